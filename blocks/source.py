@@ -1,0 +1,96 @@
+"""The contract every source keeps: list what is there, bring one file whole."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from prefect.blocks.core import Block
+from pydantic import Field, field_validator
+
+from blocks._records import Fetched, Listing, RemoteFile
+
+DEFAULT_SUFFIXES = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "heic", "avif"]
+DEFAULT_LAYOUT = "{source}/{captured:%Y-%m-%d}/{name}"
+
+
+class ImageSource(Block, ABC):
+    """A configured place images come from.
+
+    A subclass says where (`root`), lists (`list_files`) and brings one file (`download`); everything else
+    of an ingest is the same for every source. While `connected()` is entered, `download` is called from up to
+    `connections` threads at once.
+    """
+
+    is_active: bool = Field(default=True, description="Whether scheduled runs take from this source.")
+    location: str | None = Field(default=None, description="Name of the place where the images are taken.")
+    owner: str | None = Field(default=None, description="Whose images these are.")
+    include: list[str] = Field(
+        default_factory=list, description="Take only keys that match one of these globs (`2026-*/IMG_*`); empty: all."
+    )
+    exclude: list[str] = Field(default_factory=list, description="Leave keys that match one of these globs.")
+    suffixes: list[str] = Field(
+        default_factory=lambda: list(DEFAULT_SUFFIXES), description="Endings of image file names, without the dot."
+    )
+    layout: str = Field(
+        default=DEFAULT_LAYOUT,
+        description="Place in the library, of {source}, {captured:%Y-%m-%d}, {name}, {key}, {camera}, {sha256}.",
+    )
+    max_file_bytes: int = Field(default=50_000_000, ge=1, description="Largest file to take, in bytes.")
+    connections: int = Field(default=4, ge=1, le=64, description="Most connections to the source at once.")
+
+    @field_validator("suffixes")
+    @classmethod
+    def _bare_suffixes(cls, suffixes: list[str]) -> list[str]:
+        return [suffix.strip().lower().removeprefix("*").removeprefix(".") for suffix in suffixes]
+
+    @property
+    @abstractmethod
+    def root(self) -> str:
+        """Where the source is, without any credential: what people and the catalog see."""
+
+    @property
+    def source_name(self) -> str:
+        """The source's name in the catalog: `slug/document` when saved as a Block, else its root."""
+        document = self._block_document_name
+        return f"{self.get_block_type_slug()}/{document}" if document else self.root
+
+    @property
+    def folder_name(self) -> str:
+        """The source's name as one safe path segment, for layouts."""
+        name = self._block_document_name or re.sub(r"^[a-z0-9+]+://", "", self.root)
+        return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "source"
+
+    def is_wanted(self, key: str) -> bool:
+        """Tell whether `key` is an image by its suffix and passes the include and exclude globs."""
+        return (
+            key.rpartition(".")[2].lower() in self.suffixes
+            and "." in key
+            and (not self.include or any(fnmatchcase(key, glob) for glob in self.include))
+            and not any(fnmatchcase(key, glob) for glob in self.exclude)
+        )
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Hold connections open for the length of a run; without it each verb opens and closes its own."""
+        yield
+
+    @abstractmethod
+    def list_files(self) -> Listing:
+        """Return every wanted file of the source, or raise; never a part of them.
+
+        Raises:
+            SourceUnavailable: no listing could be had now.
+            SourceRefused: the source answered with something that is no listing, or denied it.
+        """
+
+    @abstractmethod
+    def download(self, file: RemoteFile, destination: Path) -> Fetched:
+        """Bring `file` whole to `destination`, through `destination.part`; harmless to repeat.
+
+        Raises:
+            SourceUnavailable: the file may still come.
+            SourceRefused: it will not as things stand.
+        """

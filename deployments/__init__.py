@@ -1,0 +1,1 @@
+"""How catchment runs elsewhere: registering Blocks and applying deployments."""

@@ -1,0 +1,1 @@
+"""Verbs: small retryable Prefect tasks over batches of files."""
