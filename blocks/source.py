@@ -3,17 +3,30 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Self
 
 from prefect.blocks.core import Block
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
+from blocks._layout import check_layout
 from blocks._records import Fetched, Listing, RemoteFile
 
 DEFAULT_SUFFIXES = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "heic", "avif"]
 DEFAULT_LAYOUT = "{source}/{captured:%Y-%m-%d}/{name}"
+
+
+class _Slots(BoundedSemaphore):
+    """The places of a run: a copy of its Block shares them, a pickled one has none, as if never connected."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
 
 class ImageSource(Block, ABC):
@@ -41,10 +54,17 @@ class ImageSource(Block, ABC):
     max_file_bytes: int = Field(default=50_000_000, ge=1, description="Largest file to take, in bytes.")
     connections: int = Field(default=4, ge=1, le=64, description="Most connections to the source at once.")
 
+    _slots: _Slots | None = PrivateAttr(default=None)
+
     @field_validator("suffixes")
     @classmethod
     def _bare_suffixes(cls, suffixes: list[str]) -> list[str]:
         return [suffix.strip().lower().removeprefix("*").removeprefix(".") for suffix in suffixes]
+
+    @field_validator("layout")
+    @classmethod
+    def _usable_layout(cls, layout: str) -> str:
+        return check_layout(layout)
 
     @property
     @abstractmethod
@@ -75,7 +95,17 @@ class ImageSource(Block, ABC):
     @contextmanager
     def connected(self) -> Iterator[None]:
         """Hold connections open for the length of a run; without it each verb opens and closes its own."""
-        yield
+        self._slots = _Slots(self.connections)
+        try:
+            yield
+        finally:
+            self._slots = None
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the `connections` places of a run while a file is downloaded."""
+        with self._slots or nullcontext():
+            yield
 
     @abstractmethod
     def list_files(self) -> Listing:
