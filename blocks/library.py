@@ -1,0 +1,184 @@
+"""The library: accepted images, the catalog that knows them, and the folders work is done in."""
+
+import os
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Self, cast
+
+from prefect.blocks.core import Block
+from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+
+from blocks._catalog import Catalog, open_catalog
+from blocks._errors import LibraryRefused
+from blocks._layout import HIDDEN_FOLDER, make_safe_segment
+from blocks._s3 import S3_ERRORS, make_client
+from blocks._s3_storage import S3Storage, translate_library_error
+from blocks._storage import LocalStorage, Storage, hash_stream, translate_disk
+
+DEFAULT_VARIABLE = "CATCHMENT_LIBRARY"
+
+# One catalog a process and address: its engine pools connections, and Blocks are copied and pickled freely.
+_catalogs: dict[tuple[int, str], Catalog] = {}
+_catalogs_lock = threading.Lock()
+
+
+class ImageLibrary(Block):
+    """Where accepted images and their history are kept.
+
+    Without a bucket everything lies in `folder`; with one the images and thumbnails lie there, and `folder` holds what
+    is being worked on, what was refused, and the catalog unless `catalog_url` names a database.
+
+    Example:
+        library = ImageLibrary.load("BLOCK_NAME")
+    """
+
+    _block_type_name = "Image Library"
+    _block_type_slug = "image-library"  # saved documents hang on it: never rename
+
+    # A refused catalog_url may hold a password, which pydantic would quote.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    folder: Path = Field(
+        default=Path("library"), description="Folder on this machine; `~` is your home, relative means where it runs."
+    )
+    bucket: S3Bucket | None = Field(
+        default=None, description="Keep images and thumbnails in this bucket; its folder becomes theirs."
+    )
+    catalog_url: SecretStr | None = Field(
+        default=None,
+        description="Catalog database, `postgresql://user:password@host/name`; empty: SQLite in the folder.",
+    )
+
+    @field_validator("catalog_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value().strip():
+            return None
+        scheme, separator, rest = url.get_secret_value().strip().partition("://")
+        backend = scheme.partition("+")[0]
+        if separator and backend in {"postgres", "postgresql"}:
+            return SecretStr(f"postgresql+psycopg://{rest}")
+        if separator and backend == "sqlite":
+            return url
+        raise ValueError("catalog_url starts with postgresql:// or sqlite:///, or is empty")
+
+    @classmethod
+    def default(cls) -> Self:
+        """Return the library that `CATCHMENT_LIBRARY` names: a folder, or `image-library/name`; else ./library.
+
+        Raises:
+            LibraryRefused: there is no such Block.
+        """
+        wanted = os.environ.get(DEFAULT_VARIABLE, "").strip()
+        slug, slash, name = wanted.partition("/")
+        if not (slash and slug == cls.get_block_type_slug()):
+            return cls(folder=Path(wanted)) if wanted else cls()
+        try:
+            return cast("Self", cls.load(name, _sync=True))  # type: ignore[call-arg] # of Prefect's async_dispatch
+        except ValueError as error:
+            raise LibraryRefused(
+                f"There is no saved Block {wanted!r}; save it, or let {DEFAULT_VARIABLE} name a folder."
+            ) from error
+
+    @property
+    def location(self) -> str:
+        """Where the images lie, without any credential."""
+        if self.bucket is None:
+            return self._root.as_posix()
+        return f"s3://{self.bucket.bucket_name}/{self.bucket.bucket_folder.strip('/')}".rstrip("/")
+
+    @property
+    def has_catalog(self) -> bool:
+        """Tell whether there is a catalog, making none: a database on a server always counts as one."""
+        scheme, _, path = self._catalog_url.partition(":///")
+        return not scheme.startswith("sqlite") or Path(path).is_file()
+
+    def catalog(self) -> Catalog:
+        """Return the catalog, opened once a process and brought to its newest form; threads share it.
+
+        Raises:
+            LibraryUnavailable: the database does not answer.
+            LibraryRefused: it can not be used.
+        """
+        url = self._catalog_url
+        if self.catalog_url is None:
+            self._open_folder()
+        with _catalogs_lock:
+            catalog = _catalogs.get((os.getpid(), url))
+            if catalog is None:
+                catalog = _catalogs[os.getpid(), url] = open_catalog(url)
+        return catalog
+
+    def storage(self) -> Storage:
+        """Return where the images lie; threads share it.
+
+        Raises:
+            LibraryRefused: the folder can not be written to, or the bucket's credentials are unusable.
+        """
+        if self.bucket is None:
+            self._open_folder()
+            return LocalStorage(self._root)
+        return _open_bucket(self.bucket.credentials, self.bucket.bucket_name, self.bucket.bucket_folder)
+
+    def staging_folder(self, source_folder: str) -> Path:
+        """Return the folder where files of one source wait until they are accepted; made where there is none."""
+        folder = self._open_folder() / "staging" / make_safe_segment(source_folder)
+        return _make_folder(folder)
+
+    def quarantine(self, path: Path, key: str, reason: str) -> str:
+        """Move the file at `path` out of the way, whole and unchanged, and return where it lies within `folder`.
+
+        `key` and `reason` become its name and folder there. The same bytes refused twice are kept once.
+        """
+        names = [make_safe_segment(part) for part in (reason, *key.split("/"))]
+        try:
+            with path.open("rb") as file:
+                digest, size = hash_stream(file), file.tell()
+        except OSError as error:
+            raise translate_disk(error, path.name) from error
+        pen = LocalStorage(_make_folder(self._open_folder() / "quarantine"))
+        kept = pen.put_file(path, "/".join(names), sha256=digest, size=size)
+        return f"{HIDDEN_FOLDER}/quarantine/{kept}"
+
+    @property
+    def _root(self) -> Path:
+        return self.folder.expanduser().absolute()
+
+    @property
+    def _catalog_url(self) -> str:
+        if self.catalog_url is not None:
+            return self.catalog_url.get_secret_value()
+        return f"sqlite:///{self._root}/{HIDDEN_FOLDER}/catalog.sqlite"
+
+    def _open_folder(self) -> Path:
+        """Return the library's own folder in `folder`, proven to be writable."""
+        hidden = _make_folder(self._root / HIDDEN_FOLDER)
+        if not os.access(hidden, os.W_OK | os.X_OK):
+            raise LibraryRefused(f"This user may not write to the library folder {self._root}; give it the right to.")
+        return hidden
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise translate_disk(error, str(folder)) from error
+    return folder
+
+
+@lru_cache(maxsize=8)
+def _open_bucket(credentials: AwsCredentials | MinIOCredentials, bucket: str, folder: str) -> S3Storage:
+    # A boto3 client takes 50 ms to make, may be used by many threads, and can not be pickled.
+    try:
+        client = make_client(
+            credentials.get_boto3_session(),
+            credentials.aws_client_parameters.get_params_override(),
+            region=credentials.region_name,
+        )
+    except S3_ERRORS as error:
+        raise translate_library_error(error, f"bucket {bucket}") from error
+    except ValueError as error:
+        raise LibraryRefused(f"The server of bucket {bucket} has no usable address; check endpoint_url.") from error
+    return S3Storage(client, bucket, folder)
