@@ -185,16 +185,6 @@ def iter_files(listing: Listing) -> Iterator[RemoteFile]:
         yield RemoteFile(*row)
 
 
-MAX_KEY_BYTES = 2_600
-"""Longest key, in UTF-8: ten file names of the longest that file systems take, and what a database index holds."""
-
-
 def is_safe_key(key: str) -> bool:
-    """Tell whether `key` is relative, without empty, `.` or `..` segments or NUL, so that it can not escape a root, and
-    no longer than a catalog takes.
-    """
-    return (
-        "\0" not in key
-        and all(part not in {"", ".", ".."} for part in key.split("/"))
-        and (len(key) * 4 <= MAX_KEY_BYTES or len(key.encode()) <= MAX_KEY_BYTES)
-    )
+    """Tell whether `key` is relative, without empty, `.` or `..` segments or NUL, so that it can not escape a root."""
+    return "\0" not in key and all(part not in {"", ".", ".."} for part in key.split("/"))

@@ -56,7 +56,8 @@ def make_client(
     other than AWS are addressed by path, requests are unsigned when no credentials are to be had (a public bucket).
     """
     arguments = dict(overrides)
-    endpoint_url = endpoint_url or arguments.pop("endpoint_url", None)
+    own_url = arguments.pop("endpoint_url", None)
+    endpoint_url = endpoint_url or own_url
     config = Config(
         connect_timeout=min(timeout_seconds, 10),
         read_timeout=timeout_seconds,

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 import polars as pl
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from blocks._errors import Reason, SourceRefused
 from blocks._http import HeldWire, HttpSettings, ask, is_loopback, is_same_place
@@ -42,9 +42,6 @@ class HttpDirectory(ImageSource):
 
     _block_type_name = "HTTP Directory"
     _block_type_slug = "http-directory"  # saved documents hang on it: never rename
-
-    # A validation error quotes its input otherwise, and with it the password.
-    model_config = ConfigDict(hide_input_in_errors=True)
 
     base_url: str = Field(
         description="Address of the directory's index page, such as https://cameras.example.org/garden/."

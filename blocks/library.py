@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self, cast
 
 from prefect.blocks.core import Block
+from prefect.runtime import deployment
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
@@ -20,7 +21,7 @@ from blocks._storage import LocalStorage, Storage, hash_stream, translate_disk
 DEFAULT_VARIABLE = "CATCHMENT_LIBRARY"
 
 # One catalog a process and address: its engine pools connections, and Blocks are copied and pickled freely.
-_catalogs: dict[tuple[int, str], Catalog] = {}
+_catalogs: dict[tuple[int, str | Path], Catalog] = {}
 _catalogs_lock = threading.Lock()
 
 
@@ -69,9 +70,15 @@ class ImageLibrary(Block):
         """Return the library that `CATCHMENT_LIBRARY` names: a folder, or `image-library/name`; else ./library.
 
         Raises:
-            LibraryRefused: there is no such Block.
+            LibraryRefused: there is no such Block; or nothing is named and this run came from a deployment.
         """
         wanted = os.environ.get(DEFAULT_VARIABLE, "").strip()
+        if not wanted and deployment.id:
+            # A process worker runs flows in a folder that it deletes: https://docs.prefect.io/v3/concepts/workers
+            raise LibraryRefused(
+                f"A run of a deployment needs to be told where its library is: set {DEFAULT_VARIABLE} for the worker, "
+                "or give the run an Image Library Block."
+            )
         slug, slash, name = wanted.partition("/")
         if not (slash and slug == cls.get_block_type_slug()):
             return cls(folder=Path(wanted)) if wanted else cls()
@@ -92,8 +99,11 @@ class ImageLibrary(Block):
     @property
     def has_catalog(self) -> bool:
         """Tell whether there is a catalog, making none: a database on a server always counts as one."""
-        scheme, _, path = self._catalog_url.partition(":///")
-        return not scheme.startswith("sqlite") or Path(path).is_file()
+        place = self._catalog_place
+        if isinstance(place, str):
+            scheme, _, path = place.partition(":///")
+            return not scheme.startswith("sqlite") or Path(path).is_file()
+        return place.is_file()
 
     def catalog(self) -> Catalog:
         """Return the catalog, opened once a process and brought to its newest form; threads share it.
@@ -102,13 +112,13 @@ class ImageLibrary(Block):
             LibraryUnavailable: the database does not answer.
             LibraryRefused: it can not be used.
         """
-        url = self._catalog_url
+        place = self._catalog_place
         if self.catalog_url is None:
             self._open_folder()
         with _catalogs_lock:
-            catalog = _catalogs.get((os.getpid(), url))
+            catalog = _catalogs.get((os.getpid(), place))
             if catalog is None:
-                catalog = _catalogs[os.getpid(), url] = open_catalog(url)
+                catalog = _catalogs[os.getpid(), place] = open_catalog(place)
         return catalog
 
     def storage(self) -> Storage:
@@ -147,10 +157,11 @@ class ImageLibrary(Block):
         return self.folder.expanduser().absolute()
 
     @property
-    def _catalog_url(self) -> str:
+    def _catalog_place(self) -> str | Path:
+        """A URL, or the path of an SQLite file: a folder's name may hold what a URL may not."""
         if self.catalog_url is not None:
             return self.catalog_url.get_secret_value()
-        return f"sqlite:///{self._root}/{HIDDEN_FOLDER}/catalog.sqlite"
+        return self._root / HIDDEN_FOLDER / "catalog.sqlite"
 
     def _open_folder(self) -> Path:
         """Return the library's own folder in `folder`, proven to be writable."""

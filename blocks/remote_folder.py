@@ -1,4 +1,4 @@
-"""A folder anywhere as a source: on this machine, in S3, or behind FTP, SFTP or WebDAV."""
+"""A folder anywhere as a source: on this machine, in S3, behind FTP, SFTP or WebDAV, or where fsspec has a driver."""
 
 import time
 from collections.abc import Iterator
@@ -9,10 +9,12 @@ from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 import boto3
+from prefect.types import SecretDict
 from prefect_aws import AwsCredentials, MinIOCredentials
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 
 from blocks._errors import SourceRefused
+from blocks._fsspec import ARCHIVES, FsspecRemote, find_driver_schemes
 from blocks._ftp import FtpRemote
 from blocks._records import Fetched, Listing, RemoteFile, make_listing
 from blocks._remote import LocalRemote, Remote, RemotePool, take_settled
@@ -30,6 +32,8 @@ _WEBDAV = {
     "webdav+https": "https",
 }
 _SCHEMES = ("file", "s3", "ftp", "ftps", "sftp", "webdav", "webdavs")
+_OWN_SCHEMES = {*_SCHEMES, *_WEBDAV}
+_AZURE = {"abfs", "az"}
 
 
 class RemoteFolder(ImageSource):
@@ -45,13 +49,11 @@ class RemoteFolder(ImageSource):
     _block_type_name = "Remote Folder"
     _block_type_slug = "remote-folder"  # saved documents hang on it: never rename
 
-    # A refused url may hold a password, which pydantic would quote.
-    model_config = ConfigDict(hide_input_in_errors=True)
-
     url: str = Field(
         description="Where the folder is: a path, or `s3://bucket/folder`, `sftp://host/folder` (`/~/folder`: below "
         "the login's home), `ftp://host/folder` (below the login's folder; `//folder`: from the root), `ftps://` (FTP "
-        "over TLS), `webdavs://host/folder` (`webdav://`: without TLS)."
+        "over TLS), `webdavs://host/folder` (`webdav://`: without TLS). Other addresses (`gs://`, `abfs://`, `smb://`, "
+        "`zip://folder::/path/archive.zip`, …) are opened by fsspec's drivers."
     )
     username: str | None = Field(default=None, description="User name, or access key for S3; empty: anonymous.")
     password: SecretStr | None = Field(
@@ -75,7 +77,16 @@ class RemoteFolder(ImageSource):
         description="Take a file only when it was last modified at least this long ago; where the server tells no "
         "time, when two listings this far apart agree. S3 needs no wait.",
     )
-    timeout_seconds: float = Field(default=30.0, gt=0, description="Longest wait for the server, at every step.")
+    timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest wait for the server, at every step; drivers of other addresses keep their own.",
+    )
+    options: SecretDict | None = Field(
+        default=None,
+        description="Options for the fsspec driver of other addresses (gs://, abfs://, smb://, …), such as "
+        '{"token": …}.',
+    )
 
     _pool: RemotePool = PrivateAttr(default_factory=RemotePool)
 
@@ -89,11 +100,15 @@ class RemoteFolder(ImageSource):
                 raise ValueError("url is empty: give a path or an address")
             return url
         scheme = scheme.lower()
-        if scheme not in {*_SCHEMES, *_WEBDAV}:
-            raise ValueError(f"{scheme}:// is not known; there are a plain path, {', '.join(_SCHEMES)}")
         host = rest.partition("/")[0]
-        if "@" in host:
+        # Azure's own spelling is abfs://container@account.
+        if "@" in host and (scheme not in _AZURE or ":" in host):
             raise ValueError("url holds a user name or password; put them into the fields username and password")
+        if scheme in {"http", "https"}:
+            raise ValueError(f"{scheme}:// is for the Block HTTP Directory; make one of that kind")
+        if scheme not in _OWN_SCHEMES:
+            _check_driver_url(scheme, rest)
+            return f"{scheme}://{rest}"
         if scheme != "file" and not host:
             raise ValueError(f"url names no {'bucket' if scheme == 's3' else 'host'}: {scheme}://…/folder")
         _split_address(host, 0)
@@ -117,6 +132,8 @@ class RemoteFolder(ImageSource):
     def _whole_credentials(self) -> Self:
         if self.password is not None and self.username is None and self.private_key is None:
             raise ValueError("password without username: give both")
+        if self.options and self._scheme in _OWN_SCHEMES:
+            raise ValueError(f"options are for the drivers of other addresses than {self._scheme}://; empty them")
         return self
 
     @property
@@ -174,6 +191,8 @@ class RemoteFolder(ImageSource):
             return LocalRemote(self._local_path)
         if self._scheme == "s3":
             return self._connect_s3()
+        if self._scheme not in _OWN_SCHEMES:
+            return self._connect_driver()
         password = self.password.get_secret_value() if self.password else None
         address, path = self._place
         if self._scheme in _WEBDAV:
@@ -203,6 +222,11 @@ class RemoteFolder(ImageSource):
             timeout_seconds=self.timeout_seconds,
         )
 
+    def _connect_driver(self) -> Remote:
+        login = {"username": self.username, "password": self.password.get_secret_value() if self.password else None}
+        given = self.options.get_secret_value() if self.options else {}
+        return FsspecRemote(self.url, {name: value for name, value in login.items() if value is not None} | given)
+
     def _connect_s3(self) -> Remote:
         try:
             if self.credentials is not None:
@@ -226,6 +250,25 @@ class RemoteFolder(ImageSource):
             raise SourceRefused(f"The S3 server of {self.root} has no usable address; check endpoint_url.") from error
         bucket, folder = self._place
         return S3Remote(client, bucket, folder)
+
+
+def _check_driver_url(scheme: str, rest: str) -> None:
+    """Refuse what fsspec has no driver for, and chains of addresses, which would bring in the drivers we leave.
+
+    Raises:
+        ValueError: it is refused.
+    """
+    if scheme not in find_driver_schemes():
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise ValueError(
+            f"{scheme}:// is not known; there are a plain path, {known}, and what fsspec has drivers for, such as "
+            "gs://, abfs://, smb://"
+        )
+    _, *archives = rest.split("::")
+    if scheme in ARCHIVES and not (len(archives) == 1 and archives[0].startswith("/")):
+        raise ValueError(f"url names no archive on this machine: {scheme}://folder::/path/archive.{scheme}")
+    if scheme not in ARCHIVES and archives:
+        raise ValueError(f"url chains addresses with ::, which {scheme}:// does not need; name one")
 
 
 def _split_address(address: str, default_port: int) -> tuple[str, int]:

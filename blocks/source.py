@@ -7,10 +7,10 @@ from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Self
+from typing import Any, Self
 
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from blocks._layout import check_layout
 from blocks._records import Fetched, Listing, RemoteFile
@@ -37,6 +37,9 @@ class ImageSource(Block, ABC):
     `connections` threads at once.
     """
 
+    # A validation error quotes its input otherwise, and with it a password.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     is_active: bool = Field(default=True, description="Whether scheduled runs take from this source.")
     location: str | None = Field(default=None, description="Name of the place where the images are taken.")
     owner: str | None = Field(default=None, description="Whose images these are.")
@@ -55,6 +58,14 @@ class ImageSource(Block, ABC):
     connections: int = Field(default=4, ge=1, le=64, description="Most connections to the source at once.")
 
     _slots: _Slots | None = PrivateAttr(default=None)
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """Return the schema of the form, a kind's own fields before those that all sources share."""
+        schema = super().model_json_schema(*args, **options)
+        fields = schema.get("properties", {})
+        shared = {name: fields[name] for name in fields if name in ImageSource.model_fields}
+        return schema | {"properties": {name: fields[name] for name in fields if name not in shared} | shared}
 
     @field_validator("suffixes")
     @classmethod

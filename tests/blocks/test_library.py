@@ -37,6 +37,16 @@ def test_a_folder_is_all_a_library_needs(tmp_path: Path) -> None:
     assert library.location == (tmp_path / "new/library").as_posix()
 
 
+@pytest.mark.parametrize("name", ["50% of #7?", "%2e", "a?mode=ro", "#", "ü b"])
+def test_the_catalog_lies_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    library = ImageLibrary(folder=tmp_path / name)
+    assert not library.has_catalog
+    library.catalog()
+    assert library.has_catalog
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / ".catchment/catalog.sqlite").is_file()
+
+
 def test_a_bucket_takes_the_images_and_the_folder_the_rest(tmp_path: Path) -> None:
     with serve_moto("images") as server:
         library = ImageLibrary(folder=tmp_path, bucket=bucket(server.url, "/of/cameras/"))

@@ -70,8 +70,7 @@ class Place:
 
 @contextmanager
 def serve(protocol: Protocol, root: Path) -> Iterator[Place]:
-    extra = ("--dir-cache-time", "1s")  # at 0s rclone 1.75 may never answer
-    with serve_rclone(root, protocol, user=USER, password=PASSWORD, extra=extra) as server:
+    with serve_rclone(root, protocol, user=USER, password=PASSWORD) as server:
         login = {"username": USER, "password": PASSWORD}
         if protocol == "s3":
             yield Place("s3://images", login | {"endpoint_url": server.url})
@@ -216,7 +215,7 @@ def test_an_unknown_sftp_server_is_not_given_the_password(tree: Path, monkeypatc
 def test_sftp_takes_a_private_key(tree: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "open it", "-f", key], check=True)
-    extra = ("--dir-cache-time", "1s", "--authorized-keys", str(key.with_suffix(".pub")))
+    extra = ("--authorized-keys", str(key.with_suffix(".pub")))
     with serve_rclone(tree, "sftp", user=USER, password=PASSWORD, extra=extra) as server:
         login = {"username": USER, "private_key": key.read_text(), "password": "open it"}
         served = Place(f"{server.url}images", login)

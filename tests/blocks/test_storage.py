@@ -48,8 +48,7 @@ def moto() -> Iterator[S3Server]:
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     root = tmp_path_factory.mktemp("rclone")
     (root / "images").mkdir()
-    # At 0s rclone 1.75 never answers a question about a folder that is not there.
-    with serve_rclone(root, "s3", user=USER, password=PASSWORD, extra=("--dir-cache-time", "1s")) as server:
+    with serve_rclone(root, "s3", user=USER, password=PASSWORD) as server:
         yield S3Server(server.url)
 
 

@@ -43,7 +43,7 @@ def serve_rclone(
 ) -> Iterator[RcloneServer]:
     """Serve `root`; `user` and `password` are S3's access key and secret; without them everybody may come in.
 
-    `extra`: further options of `rclone serve`. Folders are read anew on every request.
+    `extra`: further options of `rclone serve`. Folders are read anew on every request, over S3 every second.
     """
     program = require_rclone()
     port = find_free_port()
@@ -51,7 +51,8 @@ def serve_rclone(
         log = folder / "rclone.log"
         command = [program, "serve", protocol, root, "--addr", f"127.0.0.1:{port}", "-vv"]
         command += ["--config", folder / "rclone.conf", "--cache-dir", folder / "cache"]
-        command += ["--dir-cache-time", "0s", *extra]
+        # At 0s rclone 1.75 may never answer over S3.
+        command += ["--dir-cache-time", "1s" if protocol == "s3" else "0s", *extra]
         if protocol == "ftp":
             first = find_free_port()
             command += ["--passive-port", f"{first}-{min(first + 50, 65535)}"]

@@ -1,0 +1,160 @@
+"""`catchment doctor`: everything a run needs, checked one by one; each broken thing with the command that mends it."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from blocks._errors import CatchmentError
+from blocks._schema import HEAD
+from blocks.library import ImageLibrary
+from blocks.source import ImageSource
+from flows._table import print_rows
+from flows.cli_options import Format, Library, open_library
+from flows.cli_server import await_api, has_own_server
+
+_ENOUGH_BYTES = 2_000_000_000
+_SOURCE_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: `state` is ok, warning or broken; `mend` says what to do about it."""
+
+    check: str
+    state: str
+    message: str
+    mend: str | None = None
+
+
+def doctor(*, library: Library = None, style: Format = "table") -> int:
+    """Check library, catalog, Prefect's API, every saved source and the versions; exit code 1 if anything is broken.
+
+    Each source is asked for its listing once, with its credentials.
+    """
+    checks: list[Check] = []
+
+    def run_all() -> Iterator[Check]:
+        for some in (check_versions(), check_library(library), check_api()):
+            for check in some:
+                checks.append(check)
+                yield check
+
+    print_rows(map(asdict, run_all()), ("state", "check", "message", "mend"), style=style)
+    return int(any(check.state == "broken" for check in checks))
+
+
+def check_versions() -> Iterator[Check]:
+    """Check what is installed for the pairs that are known not to work together."""
+    prefect, fastapi = _version("prefect"), _version("fastapi")
+    pinned = 'pip install "prefect>=3.8.8,<4" "fastapi>=0.139,<0.151"'
+    fits = (3, 8, 8) <= _numbers(prefect) < (4,) and (0, 139) <= _numbers(fastapi) < (0, 151)
+    found = f"prefect {prefect}, fastapi {fastapi}"
+    yield (
+        Check("versions", "ok", found) if fits else Check("versions", "broken", f"{found} do not fit together", pinned)
+    )
+    try:
+        import cv2
+    except ImportError as error:
+        headless = "pip uninstall -y opencv-python && pip install --force-reinstall opencv-python-headless"
+        yield Check("opencv", "broken", f"cv2 can not be imported: {error}", headless)
+    else:
+        yield Check("opencv", "ok", f"cv2 {cv2.__version__}")
+    if find_spec("pillow_heif"):
+        yield Check("heic", "ok", f"pillow-heif {_version('pillow-heif')}")
+    else:
+        message = "HEIC pictures go to quarantine: pillow-heif is not installed"
+        yield Check("heic", "warning", message, "pip install 'catchment[heif]'")
+
+
+def check_library(wanted: str | None) -> Iterator[Check]:
+    """Check that the library can be written to, has room, and that its catalog opens."""
+    try:
+        home = open_library(wanted, must_exist=False)
+    except CatchmentError as error:
+        yield Check("library", "broken", str(error), "catchment doctor --library FOLDER")
+        return
+    if not home.has_catalog:
+        yield Check("library", "ok", f"{home.location} is made by the first run")
+        return
+    try:
+        _write_and_remove(home)
+        yield Check("library", "ok", f"{home.location} can be written to")
+        yield from _check_room(home)
+    except CatchmentError as error:
+        yield Check("library", "broken", str(error), f"make {home.location} writable for this user")
+    try:
+        home.catalog()
+        yield Check("catalog", "ok", f"open, schema {HEAD}")
+    except CatchmentError as error:
+        yield Check(
+            "catalog", "broken", str(error), "correct catalog_url of the library's Block, or start its database"
+        )
+
+
+def check_api() -> Iterator[Check]:
+    """Check Prefect's API where one is configured, and through it every saved source."""
+    try:
+        await_api()
+    except CatchmentError as error:
+        yield Check("prefect", "broken", str(error), "catchment doctor, after correcting it; or: prefect server start")
+        return
+    message = "none configured: each command brings its own (ephemeral)"
+    yield Check("prefect", "ok", message if has_own_server() else "the configured API answers")
+    from tasks.sources import load_sources
+
+    saved, broken = load_sources()
+    for name, fault in broken.items():
+        yield Check(name, "broken", str(fault), f"catchment sources add {name.replace('/', ' ')} --overwrite …")
+    active = [source for source in saved if source.is_active]
+    yield from (Check(source.source_name, "ok", "paused") for source in saved if not source.is_active)
+    yield from _check_sources(active)
+
+
+def _check_sources(sources: list[ImageSource]) -> Iterator[Check]:
+    if not sources:
+        return
+    # Not a `with`: leaving it would wait for a source that hangs.
+    threads = ThreadPoolExecutor(min(8, len(sources)), thread_name_prefix="doctor")
+    asked = [(source, threads.submit(source.list_files)) for source in sources]
+    for source, listing in asked:
+        name = source.source_name
+        try:
+            count = len(listing.result(timeout=_SOURCE_SECONDS))
+            yield Check(name, "ok", f"lists {count} files")
+        except NotInTime:
+            yield Check(name, "warning", f"no listing within {_SOURCE_SECONDS:.0f} s", f"catchment list {name}")
+        except CatchmentError as error:
+            yield Check(name, "broken", str(error), f"catchment sources show {name}")
+    threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _write_and_remove(home: ImageLibrary) -> None:
+    storage = home.storage()
+    probe = f".catchment/doctor-{uuid.uuid4().hex}"
+    storage.put_bytes(probe, b"catchment doctor")
+    storage.delete(probe)
+
+
+def _check_room(home: ImageLibrary) -> Iterator[Check]:
+    free = shutil.disk_usage(home.folder.expanduser()).free
+    message = f"{free / 1e9:.1f} GB free"
+    if free < _ENOUGH_BYTES:
+        yield Check("disk", "warning", message, f"make room on the disk of {home.folder}")
+    else:
+        yield Check("disk", "ok", message)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -1,0 +1,27 @@
+"""Bring the images behind an HTTP directory into the library.
+
+Kill a run at any point and start it again: nothing half-written is ever visible, and what was stored stays stored.
+"""
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from blocks.http_directory import HttpDirectory
+from tasks._report import IngestReport
+from tasks.parameters import DryRun, Library, MaxFiles, Strict, described
+from tasks.run import bounded, ingest
+
+
+@flow(flow_run_name="ingest {source.source_name}", task_runner=bounded())
+@described
+def ingest_http_directory(
+    source: Annotated[HttpDirectory, Field(description="The directory to take from: a saved HTTP Directory.")],
+    library: Library = None,
+    max_files: MaxFiles = 10,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+) -> IngestReport:
+    """Ingest every new, changed or retried image that the web server's index page lists."""
+    return ingest(source, library, max_files=max_files, strict=strict, dry_run=dry_run)

@@ -1,0 +1,142 @@
+"""What people see of a run in Prefect's UI and in their terminal: progress while it lasts, a report after it."""
+
+import base64
+import io
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import Self
+from uuid import UUID
+
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from blocks._catalog_queries import iter_run_thumbnails, list_run_failures
+from blocks._errors import CatchmentError
+from blocks.library import ImageLibrary
+from tasks._plan import Plan
+from tasks._report import IngestReport, escape_cell, format_bytes, markdown_table
+
+MAX_PICTURES = 24
+"""Most pictures in one report."""
+
+PICTURE_PIXELS = 160
+"""Longest side of a picture in a report: some 4 kB of text each in Prefect's database."""
+
+MAX_ROWS = 50
+"""Most lines of one table in a report; the command line has the rest."""
+
+
+def artifact_key(*parts: str) -> str:
+    """Return an artifact key: Prefect takes a-z, 0-9 and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+class Progress:
+    """How far a run is: a progress artifact, renewed at most once a second, and a bar where a terminal is."""
+
+    def __init__(self, source_name: str, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._shown_at = time.monotonic()
+        self._artifact = total and create_progress_artifact(
+            progress=0.0, key=artifact_key("progress", source_name), description=f"{source_name}: {total} files"
+        )
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not (total and sys.stderr.isatty()),
+        )
+        self._line = self._bar.add_task(source_name, total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def advance(self, files: int) -> None:
+        """Count `files` more as done."""
+        self._done += files
+        self._bar.advance(self._line, files)
+        if time.monotonic() - self._shown_at >= 1:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        if isinstance(self._artifact, UUID):
+            update_progress_artifact(self._artifact, progress=100 * self._done / self._total)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._show()
+
+
+def publish_plan(plan: Plan, source_name: str) -> None:
+    """Publish what a dry run would take, as a markdown artifact."""
+    rows = plan.decisions.head(MAX_ROWS).select("decision", "key", "size", "modified").iter_rows()
+    cells = [
+        (decision, escape_cell(key), "" if size is None else format_bytes(size), modified or "")
+        for decision, key, size, modified in rows
+    ]
+    text = f"# Plan for {escape_cell(source_name)}\n\n{markdown_table(plan.counts, [plan.counts.values()])}\n\n"
+    if cells:
+        text += markdown_table(["decision", "key", "size", "modified"], cells)
+    create_markdown_artifact(text, key=artifact_key("plan", source_name), description="What a run would take")
+
+
+def publish_report(report: IngestReport, library: ImageLibrary) -> None:
+    """Publish what a run came to, as a markdown artifact written from the catalog: figures, pictures, failures."""
+    verdicts = ("planned", "stored", "duplicate", "quarantined", "failed")
+    parts = [
+        f"# {escape_cell(report.source)}: {report.status.replace('_', ' ')}",
+        markdown_table(verdicts, [[getattr(report, name) for name in verdicts]]),
+        f"{report.listed} listed: {report.unchanged} unchanged, {report.deferred} deferred; {report.vanished} gone; "
+        f"{format_bytes(report.bytes)} in {report.seconds:.1f} s.",
+    ]
+    if report.message:
+        parts.insert(1, escape_cell(report.message))
+    if report.run_id is not None:
+        parts += _describe_files(report.run_id, library)
+    key = artifact_key("report", report.source)
+    create_markdown_artifact("\n\n".join(parts), key=key, description=report.summary)
+
+
+def _describe_files(run_id: int, library: ImageLibrary) -> Iterator[str]:
+    catalog = library.catalog()
+    pictures = [
+        (
+            _inline_picture(library, row["thumbnail_key"]),
+            escape_cell(row["key"]),
+            row["captured_at"].replace("T", " "),
+            escape_cell(row["camera"] or ""),
+        )
+        for row in iter_run_thumbnails(catalog, run_id, MAX_PICTURES)
+    ]
+    if pictures:
+        yield "## Stored"
+        yield markdown_table(["picture", "key", "captured", "camera"], pictures)
+    failures = [
+        (row["verdict"], escape_cell(row["key"]), row["reason"] or "", escape_cell(row["message"] or ""))
+        for row in list_run_failures(catalog, run_id, MAX_ROWS)
+    ]
+    if failures:
+        yield "## Not stored"
+        yield markdown_table(["verdict", "key", "reason", "message"], failures)
+
+
+def _inline_picture(library: ImageLibrary, thumbnail_key: str) -> str:
+    try:
+        content = library.storage().read_bytes(thumbnail_key)
+    except CatchmentError:
+        return "(no picture)"
+    picture = Image.open(io.BytesIO(content))
+    picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+    small = io.BytesIO()
+    picture.save(small, "JPEG", quality=70)
+    return f"![](data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()})"

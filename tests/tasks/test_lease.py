@@ -1,0 +1,50 @@
+"""One run at a time holds a source, and death gives it back."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from blocks._catalog import Catalog, open_catalog
+from tasks._lease import AlreadyRunning, hold_lease
+
+
+@pytest.fixture
+def catalog(catalog_url: str) -> Iterator[Catalog]:
+    with open_catalog(catalog_url) as catalog:
+        yield catalog
+
+
+def make_source(catalog: Catalog) -> int:
+    return catalog.ensure_source("cam", "http-directory", "http://127.0.0.1/", now=datetime.now(UTC))
+
+
+def test_the_second_of_two_runs_is_told_at_once_and_the_next_one_may(catalog: Catalog) -> None:
+    source_id = make_source(catalog)
+    with hold_lease(catalog, source_id, "cam"), pytest.raises(AlreadyRunning), hold_lease(catalog, source_id, "cam"):
+        pytest.fail("two runs hold one source")
+    with hold_lease(catalog, source_id, "cam") as lease:
+        assert not lease.is_lost
+
+
+def test_a_killed_run_gives_its_source_back_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'catalog.db'}"
+    with open_catalog(url) as catalog:
+        source_id = make_source(catalog)
+        program = (
+            "import time; from blocks._catalog import open_catalog; from tasks._lease import hold_lease\n"
+            f"with hold_lease(open_catalog({url!r}), {source_id}, 'cam'): print('held', flush=True); time.sleep(60)"
+        )
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as run:
+            assert run.stdout is not None
+            assert run.stdout.readline() == "held\n"
+            with pytest.raises(AlreadyRunning), hold_lease(catalog, source_id, "cam"):
+                pytest.fail("two runs hold one source")
+            run.kill()
+        started = time.monotonic()
+        with hold_lease(catalog, source_id, "cam"):
+            assert time.monotonic() - started < 5
