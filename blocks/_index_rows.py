@@ -4,7 +4,7 @@ import codecs
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timezone
+from datetime import MAXYEAR, MINYEAR, UTC, timezone
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 from zoneinfo import ZoneInfo
@@ -278,12 +278,14 @@ def _read_texts(rows: pl.DataFrame, zone: ZoneInfo | timezone) -> pl.DataFrame:
 def _read_times(found: pl.Series, form: str, zone: ZoneInfo | timezone) -> pl.Series:
     """Return the times of `found` in UTC; one that no clock of `zone` shows, or shows twice, is null."""
     times = found.str.to_datetime(form, time_unit="us", strict=False)
-    if "%z" in form:
-        return times
-    if isinstance(zone, timezone):
-        return (times - zone.utcoffset(None)).dt.replace_time_zone("UTC")
-    there = times.dt.replace_time_zone(zone.key, ambiguous="null", non_existent="null")
-    return there.dt.convert_time_zone("UTC")
+    if "%z" not in form:
+        if isinstance(zone, timezone):
+            times = (times - zone.utcoffset(None)).dt.replace_time_zone("UTC")
+        else:
+            there = times.dt.replace_time_zone(zone.key, ambiguous="null", non_existent="null")
+            times = there.dt.convert_time_zone("UTC")
+    is_in_calendar = times.dt.year().is_between(MINYEAR + 1, MAXYEAR - 1)  # a zone may move the others out of Python's
+    return times.set(~is_in_calendar.fill_null(value=True), None)
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:

@@ -170,11 +170,18 @@ class LocalStorage(Storage):
     def put_bytes(self, key: str, content: bytes) -> None:
         """Write `content` under `key`, whole or not at all; a power cut may lose it."""
         path = self._path(key)
-        part = path.with_name(f".{os.getpid()}-{get_ident()}.part")
+        part = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            part.replace(path)
+            if _write_new(part, content):
+                with suppress(FileNotFoundError):  # another writer of the same key was done first
+                    part.replace(path)
+                return
+            # Left by a kill, or another writer's of this moment: ours passes by, and what is there is cleared away.
+            own = part.with_name(f"{part.name}.{os.getpid()}-{get_ident()}")
+            own.write_bytes(content)
+            own.replace(path)
+            part.unlink(missing_ok=True)
         except OSError as error:
             raise translate_disk(error, key) from error
 
@@ -312,6 +319,16 @@ class LocalStorage(Storage):
                 return hash_stream(stored) == file.sha256
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+
+def _write_new(path: Path, content: bytes) -> bool:
+    """Write a file that was not there; False where it was."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _is_utf8(name: str) -> bool:

@@ -1,5 +1,6 @@
 """`catchment images`, `image`, `runs`, `status` and `retry`: what the catalog knows; no server is needed."""
 
+import re
 import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Annotated
@@ -10,10 +11,11 @@ from blocks._catalog_queries import describe_image, describe_run, list_images, l
 from blocks._errors import Reason, WrongUse
 from blocks._schema import FileState, RunStatus
 from flows._table import print_fields, print_rows
-from flows.cli_options import Format, Library, Limit, open_library
+from flows.cli_options import Format, Library, Limit, limit_lines, open_library
 
 Source = Annotated[str | None, Parameter(help="Only this source, by its name or address as catchment runs shows it.")]
 
+_MINUTE = timedelta(minutes=1)
 _IMAGE = ("captured_at", "camera", "source", "key", "size", "width", "height", "format", "sha256")
 _FILE = ("attempted_at", "status", "source", "key", "attempts", "reason", "message")
 _RUN = ("run_id", "started_at", "source", "status", "planned", "stored", "duplicate", "quarantined", "failed",
@@ -37,7 +39,7 @@ def images(
             "last attempt, in UTC unless they say otherwise."
         ),
     ] = None,
-    limit: Limit = 50,
+    limit: Limit = None,
     library: Library = None,
     style: Format = "table",
 ) -> int:
@@ -52,9 +54,9 @@ def images(
         since=parse_moment(since, zone, "--since"),
         until=parse_moment(until, zone, "--until", is_end=True),
         status=status,
-        limit=limit,
+        limit=limit_lines(limit, style),
     )
-    _say_if_cut(print_rows(rows, _FILE if is_about_files else _IMAGE, style=style), limit)
+    _say_if_cut(print_rows(rows, _FILE if is_about_files else _IMAGE, style=style), limit_lines(limit, style))
     return 0
 
 
@@ -82,13 +84,13 @@ def runs(
     *,
     status: Annotated[str | None, Parameter(help=f"Only runs that are {', '.join(RunStatus)}.")] = None,
     source: Source = None,
-    limit: Limit = 50,
+    limit: Limit = None,
     library: Library = None,
     style: Format = "table",
 ) -> int:
     """Show the runs, newest first; planned = stored + duplicate + quarantined + failed."""
-    rows = list_runs(open_library(library).catalog(), source=source, status=status, limit=limit)
-    _say_if_cut(print_rows(rows, _RUN, style=style), limit)
+    rows = list_runs(open_library(library).catalog(), source=source, status=status, limit=limit_lines(limit, style))
+    _say_if_cut(print_rows(rows, _RUN, style=style), limit_lines(limit, style))
     return 0
 
 
@@ -114,8 +116,12 @@ def retry(
     reason: Annotated[
         list[Reason] | None, Parameter(help="Only files that failed for this reason; repeatable.")
     ] = None,
-    older_than: Annotated[str | None, Parameter(help="Last tried before this date or time (UTC).")] = None,
-    newer_than: Annotated[str | None, Parameter(help="Last tried at or after this date or time (UTC).")] = None,
+    older_than: Annotated[
+        str | None, Parameter(help="Last tried longer ago than this (`36h`, `7d`), or before this date or time (UTC).")
+    ] = None,
+    newer_than: Annotated[
+        str | None, Parameter(help="Last tried within this age (`36h`, `7d`), or since this date or time (UTC).")
+    ] = None,
     source: Source = None,
     library: Library = None,
     style: Format = "table",
@@ -127,8 +133,8 @@ def retry(
         .reset_failed(
             source,
             reason or (),
-            older_than=parse_moment(older_than, UTC, "--older-than"),
-            newer_than=parse_moment(newer_than, UTC, "--newer-than"),
+            older_than=_parse_age(older_than, "--older-than"),
+            newer_than=_parse_age(newer_than, "--newer-than"),
         )
     )
     if style == "json":
@@ -136,6 +142,14 @@ def retry(
     else:
         print(f"{count} files will be tried again by the next run")  # noqa: T201
     return 0
+
+
+def _parse_age(text: str | None, option: str) -> datetime | None:
+    """Return the moment that lies `text` (`90m`, `36h`, `7d`) back from now, or that `text` names."""
+    age = re.fullmatch(r"(\d{1,6})([mhd])", text or "")
+    if age is None:
+        return parse_moment(text, UTC, option)
+    return datetime.now(UTC) - int(age[1]) * {"m": _MINUTE, "h": 60 * _MINUTE, "d": 1440 * _MINUTE}[age[2]]
 
 
 def parse_moment(text: str | None, zone: timezone | None, option: str, *, is_end: bool = False) -> datetime | None:

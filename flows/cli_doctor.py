@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+
+from packaging.requirements import Requirement
 
 from blocks._errors import CatchmentError
 from blocks._schema import HEAD
@@ -49,14 +51,13 @@ def doctor(*, library: Library = None, style: Format = "table") -> int:
 
 
 def check_versions() -> Iterator[Check]:
-    """Check what is installed for the pairs that are known not to work together."""
-    prefect, fastapi = _version("prefect"), _version("fastapi")
-    pinned = 'pip install "prefect>=3.8.8,<4" "fastapi>=0.139,<0.151"'
-    fits = (3, 8, 8) <= _numbers(prefect) < (4,) and (0, 139) <= _numbers(fastapi) < (0, 151)
-    found = f"prefect {prefect}, fastapi {fastapi}"
-    yield (
-        Check("versions", "ok", found) if fits else Check("versions", "broken", f"{found} do not fit together", pinned)
-    )
+    """Check what is installed against what catchment asks for: some newer versions do not work together."""
+    wrong = [one for one in _needed() if not one.specifier.contains(_version(one.name), prereleases=True)]
+    for one in wrong:
+        yield Check("versions", "broken", f"{one.name} {_version(one.name)} does not fit", f'pip install "{one}"')
+    if not wrong:
+        told = ", ".join(f"{name} {_version(name)}" for name in ("prefect", "fastapi", "sqlalchemy"))
+        yield Check("versions", "ok", told)
     try:
         import cv2
     except ImportError as error:
@@ -153,8 +154,12 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "missing"
+        return "0"
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
+def _needed() -> list[Requirement]:
+    try:
+        wanted = [Requirement(text) for text in requires("catchment") or ()]
+    except PackageNotFoundError:  # run from a checkout that nobody installed
+        return []
+    return [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]

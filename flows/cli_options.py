@@ -15,6 +15,9 @@ from blocks.library import DEFAULT_VARIABLE, ImageLibrary
 from blocks.source import ImageSource
 from flows.cli_server import await_api
 
+TABLE_LINES = 50
+"""Most lines of a table where nobody says how many."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 Library: TypeAlias = Annotated[
@@ -25,7 +28,14 @@ Format: TypeAlias = Annotated[
     Literal["table", "json"], Parameter(name="--format", help="`json` prints one JSON object a line.")
 ]
 Verbose: TypeAlias = Annotated[bool, Parameter(negative="", help="Show Prefect's log of the run too.")]
-Limit: TypeAlias = Annotated[int | None, Parameter(help="Most lines to print; all of them without it.")]
+Limit: TypeAlias = Annotated[
+    int | None, Parameter(help=f"Most lines to print; without it {TABLE_LINES} in a table, and all as JSON.")
+]
+
+
+def limit_lines(limit: int | None, style: str) -> int | None:
+    """Return how many lines to print: a table is for people, JSON for programs that want everything."""
+    return TABLE_LINES if limit is None and style == "table" else limit
 
 
 def described(command: F) -> F:

@@ -18,10 +18,6 @@ _SETUP_SECONDS = 240.0
 _WATCH_SECONDS = 0.2
 _PYTHON = [sys.executable, "-P", "-m"]  # -P: a folder named flows where the user stands is none of ours
 
-# Prefect keeps the leases of its concurrency limits in memory but the slots they hold in its database: a server stopped
-# while the hourly run is under way would refuse every later one. On disk the lease is found again and runs out.
-_LASTING_LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
-
 # Prefect's newer UI (v2) sends what is clicked to an analytics host from the browser; the older one shows the same
 # pages, tables in artifacts included, and asks nobody. Whoever prefers v2 sets the variable.
 _QUIET = {
@@ -156,7 +152,7 @@ def _api_url(host: str, port: int) -> str:
 
 
 def _make_environment(library: str, api_url: str) -> dict[str, str]:
-    environment = {"PREFECT_WORKER_QUERY_SECONDS": _WORKER_QUERY_SECONDS, **_QUIET, **_LASTING_LEASES, **os.environ}
+    environment = {"PREFECT_WORKER_QUERY_SECONDS": _WORKER_QUERY_SECONDS, **_QUIET, **os.environ}
     environment |= _LOG_LEVEL | {"PREFECT_API_URL": api_url, "CATCHMENT_LIBRARY": library, "PYTHONUNBUFFERED": "1"}
     if secret := environment.get("PREFECT_SERVER_API_AUTH_STRING"):
         environment.setdefault("PREFECT_API_AUTH_STRING", secret)

@@ -6,7 +6,7 @@ A malformed field is left out; it never costs the picture or its neighbours.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 
 from blocks._records import CaptureTime, TimeWitness
 from tasks._tiff import Directory, read_directory, read_first_directory
@@ -22,7 +22,7 @@ _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _GPS_TIME, _GPS_STATUS, _G
 _CLOCK = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d)", re.ASCII)
 _DATE = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)", re.ASCII)
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
-_OLDEST_PHOTOGRAPH = 1826  # Niépce's view from Le Gras; an earlier year is a clock that was never set
+_PLAUSIBLE_YEARS = range(1826, MAXYEAR)  # from Niépce's view from Le Gras; outside it is a clock that was never set
 _FURTHEST_OFFSET = 14 * 60  # minutes: Line Islands, UTC+14; the other way it is 12 hours
 
 # Maker notes that hold the serial number at a fixed place: (beginning, start, end, encoding), as in ExifTool's
@@ -129,7 +129,7 @@ def _read_clock(clock: str | None, subsecond: str | None, offset: str | None) ->
         local = datetime.fromisoformat(f"{year}-{month}-{day}T{':'.join(time)}.{fraction[:6].ljust(6, '0')}")
     except ValueError:
         return None
-    return CaptureTime(local, _read_offset(offset), TimeWitness.EXIF) if local.year >= _OLDEST_PHOTOGRAPH else None
+    return CaptureTime(local, _read_offset(offset), TimeWitness.EXIF) if local.year in _PLAUSIBLE_YEARS else None
 
 
 def _read_offset(text: str | None) -> int | None:
@@ -159,7 +159,7 @@ def _read_gps_time(gps: Directory) -> CaptureTime | None:
         )
     except (ValueError, OverflowError):
         return None
-    return CaptureTime(local, 0, TimeWitness.GPS) if local.year >= _OLDEST_PHOTOGRAPH else None
+    return CaptureTime(local, 0, TimeWitness.GPS) if local.year in _PLAUSIBLE_YEARS else None
 
 
 def _read_position(gps: Directory) -> tuple[float, float] | tuple[None, None]:

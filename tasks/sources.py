@@ -58,8 +58,11 @@ def load_source(name: str) -> ImageSource:
         raise WrongUse(f"There is no kind of source called {slug}; there are: {', '.join(kinds)}.")
     try:
         return cast("ImageSource", kinds[slug].load(document))
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    except (ValidationError, RuntimeError) as error:  # Prefect raises the one from the other
+        refusal = error if isinstance(error, ValidationError) else error.__cause__
+        if not isinstance(refusal, ValidationError):
+            raise
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in refusal.errors())
         raise WrongUse(f"The saved source {name} is not valid any more ({faults}); edit it in the UI.") from None
     except ValueError as error:
         raise WrongUse(f"There is no saved source {name}; see: catchment sources") from error

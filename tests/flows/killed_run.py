@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from blocks.library import ImageLibrary
 from blocks.remote_folder import RemoteFolder
 from flows.ingest_remote_folder import ingest_remote_folder
+from tasks import run as runs
 
 # https://docs.python.org/3/library/audit_events.html
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.truncate"}
@@ -32,21 +32,26 @@ class Changes:
         self.count = 0
         self._root = root
         self._deadly = deadly
-        self._lock = Lock()
         sys.addaudithook(self._audit)
-        event.listen(Engine, "commit", lambda _: self._add())
+        event.listen(Engine, "commit", self._commit)
 
     def _audit(self, name: str, details: tuple[Any, ...]) -> None:
         is_change = name in CHANGES or (name == "open" and isinstance(details[2], int) and details[2] & WRITING)
         if is_change and any(str(detail).startswith(self._root) for detail in details[:2]):
-            self._add((name, details))
+            if name == "os.mkdir" and Path(details[0]).exists():
+                return
+            self._add()
 
-    def _add(self, what="") -> None:
-        print(self.count+1, what, file=sys.stderr)
-        with self._lock:
-            self.count += 1
-            if self.count == self._deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def _commit(self, connection: Connection) -> None:
+        rows = connection.connection.dbapi_connection.total_changes  # type: ignore[union-attr]
+        if rows != connection.info.get("rows_before", 0):
+            connection.info["rows_before"] = rows
+            self._add()
+
+    def _add(self) -> None:
+        self.count += 1
+        if self.count == self._deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(source: str, deadly: int, library: str) -> None:
@@ -63,6 +68,7 @@ def run(source: str, deadly: int, library: str) -> None:
 
 
 if __name__ == "__main__":
+    runs.IN_FLIGHT = 1  # one batch after the other, so that the changes of every run come in one order
     for line in sys.stdin:
         number, _, folder = line.rstrip("\n").partition(" ")
         run(sys.argv[1], int(number), folder)

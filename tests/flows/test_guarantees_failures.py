@@ -56,6 +56,17 @@ def test_a_poison_file_costs_only_itself(site: Site, library: ImageLibrary) -> N
     assert_sound(library)
 
 
+def test_clocks_at_the_end_of_the_calendar_harm_nobody(faults: FaultServer, library: ImageLibrary) -> None:
+    faults.on("/", index_page(["clock.jpg", "header.jpg", "fine.jpg"], date="31-Dec-9999 23:59"))
+    faults.on("/clock.jpg", fault.whole(make_jpeg(1, taken="9999:12:31 23:59:59", offset="-12:00")))
+    faults.on("/header.jpg", fault.whole(make_jpeg(2), last_modified="Fri, 31 Dec 9999 23:59:59 -1200"))
+    faults.on("/fine.jpg", fault.whole(make_jpeg(3), last_modified="Mon, 01 Jan 0001 00:00:00 GMT"))
+    source = directory(faults.url, listing_timezone="America/New_York")
+    assert ingest(source, library).report.stored == 3
+    assert ingest(source, library).report.status == "no_new_files"
+    assert_sound(library)
+
+
 def test_a_strict_run_fails_after_it_has_stored_what_is_good(site: Site, library: ImageLibrary) -> None:
     site.put("a.jpg", b"no image at all")
     site.put("b.jpg", make_jpeg(1))

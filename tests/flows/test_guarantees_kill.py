@@ -71,9 +71,7 @@ def test_a_run_killed_at_any_write_leaves_nothing_half_and_the_next_one_ends_as_
     folder = tmp_path / "card"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(make_jpeg(1))
-    (folder / "b.jpg").write_bytes(make_jpeg(2))
-    (folder / "broken.jpg").write_bytes(cut(make_jpeg(3)))
-    whole = {make_jpeg(1), make_jpeg(2)}
+    (folder / "broken.jpg").write_bytes(cut(make_jpeg(2)))
     source = folder_source(folder)
     with killed_runs(prefect_api, folder) as runs:
         undisturbed = ImageLibrary(folder=tmp_path / "undisturbed")
@@ -85,12 +83,9 @@ def test_a_run_killed_at_any_write_leaves_nothing_half_and_the_next_one_ends_as_
         assert len(places) > 10
         for place in places:
             library = ImageLibrary(folder=tmp_path / f"killed-{place}")
-            print("PLACE", place, changes, flush=True)
-            if runs.run(library, place) is not None:
-                print("NOT KILLED", place)
-                continue  # threads took fewer turns than in the undisturbed run
+            assert runs.run(library, place) is None, place
             if library.folder.exists():
-                assert set(visible_files(library).values()) <= whole, place
+                assert set(visible_files(library).values()) <= {make_jpeg(1)}, place
             ingest(source, library)
             assert what_is_kept(library) == expected, place
             assert_sound(library)
