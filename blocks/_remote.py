@@ -104,7 +104,9 @@ class FolderRemote(Remote):
                     continue
                 path = folder + b"/" + entry.name if folder else entry.name
                 if not entry.is_folder:
-                    yield make_file(path, entry)
+                    file = make_file(path, entry)
+                    if is_safe_key(file.key):
+                        yield file
                 elif depth is None or level < depth:
                     waiting.append((path, level + 1))
 
@@ -269,8 +271,7 @@ class LocalRemote(FolderRemote):
             return Entry(entry.name, is_folder=True)
         if not stat.S_ISREG(facts.st_mode):
             return None
-        modified = datetime.fromtimestamp(facts.st_mtime_ns // 1000 / 1_000_000, UTC)
-        return Entry(entry.name, False, facts.st_size, modified, _name_state(facts))
+        return Entry(entry.name, False, facts.st_size, _read_time(facts), _name_state(facts))
 
     def _is_inside(self, path: bytes) -> bool:
         real = os.path.realpath(path)
@@ -291,6 +292,13 @@ class LocalRemote(FolderRemote):
             raise translate_local_error(error, file.key) from error
         if before != after:
             raise changed_midway(file)
+
+
+def _read_time(facts: os.stat_result) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(facts.st_mtime_ns // 1000 / 1_000_000, UTC)
+    except (ValueError, OverflowError):  # some file systems keep times beyond the calendar
+        return None
 
 
 def _name_state(facts: os.stat_result) -> str:

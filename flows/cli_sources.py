@@ -180,7 +180,9 @@ def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
         default = inspect.Parameter.empty
     elif default is None and hint is not None:
         hint = hint | None
-    annotation = Annotated[hint, *field.metadata, Parameter(help=text)]
+    # A lone dash, standard input, would be taken for an option.
+    option = Parameter(help=text, allow_leading_hyphen=_is_secret(field))
+    annotation = Annotated[hint, *field.metadata, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -132,11 +132,10 @@ def _describe_files(run_id: int, library: ImageLibrary) -> Iterator[str]:
 
 def _inline_picture(library: ImageLibrary, thumbnail_key: str) -> str:
     try:
-        content = library.storage().read_bytes(thumbnail_key)
-    except CatchmentError:
+        picture = Image.open(io.BytesIO(library.storage().read_bytes(thumbnail_key)))
+        picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+    except (CatchmentError, OSError):  # a thumbnail that is gone or spoilt must not spoil the run
         return "(no picture)"
-    picture = Image.open(io.BytesIO(content))
-    picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     small = io.BytesIO()
     picture.save(small, "JPEG", quality=70)
     return f"![](data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()})"

@@ -17,7 +17,7 @@ os.environ.update(
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "CATCHMENT_LIBRARY"):
     os.environ.pop(name, None)
 
-from tests.servers.postgres import Postgres, running_postgres
+from tests.servers.postgres import Postgres, running_postgres  # noqa: E402 - after the variables above
 
 _numbers = count(1)
 

@@ -65,13 +65,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         code = f"from {module.replace(':', ' import ')} as main; main()"
         script = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(code)} "$@"\n'
         (programs / name).write_text(script)
-    (programs / "python").symlink_to(sys.executable)
+    # Not a link: Python looks for its virtual environment beside the name it was called by.
+    (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     for program in programs.iterdir():
         program.chmod(0o755)
     environment = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "HOME": str(home),
-        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_HOME": str(home / ".prefect"),
         "PYTHONPATH": str(ROOT),
         "CAMERA_PASSWORD": "wrong but unasked for",
         "DO_NOT_TRACK": "1",

@@ -10,6 +10,7 @@ from blocks.library import ImageLibrary
 from blocks.source import ImageSource
 from flows.ingest_all_sources import ingest_all_sources
 from tasks._report import IngestReport
+from tasks.sources import SOURCE_KINDS, list_source_names
 from tests.flows.ingesting import Site, assert_sound, directory, folder_source
 from tests.pictures import make_jpeg
 from tests.servers import fault
@@ -20,7 +21,10 @@ pytestmark = pytest.mark.usefixtures("prefect_api", "without_waiting")
 
 @pytest.fixture
 def saved() -> Iterator[dict[str, ImageSource]]:
-    """Sources to be saved; removed again at the end."""
+    """Sources to be saved, beside none of another test; removed again at the end."""
+    for name in list_source_names():
+        slug, _, document = name.partition("/")
+        next(kind for kind in SOURCE_KINDS if kind.get_block_type_slug() == slug).delete(document)
     sources: dict[str, ImageSource] = {}
     yield sources
     for name, source in sources.items():
@@ -80,5 +84,5 @@ def test_a_saved_source_that_is_no_longer_valid_is_told_and_left(
     assert "auth_type header needs auth_header" in str(reports["http-directory/spoilt"].message)
 
 
-def test_nothing_saved_is_nothing_to_do(library: ImageLibrary) -> None:
+def test_nothing_saved_is_nothing_to_do(saved: dict[str, ImageSource], library: ImageLibrary) -> None:
     assert ingest_all(library) == ("COMPLETED", {})

@@ -181,7 +181,7 @@ def test_the_report_shows_pictures_and_says_what_was_not_stored(
     assert "html_page" in text
     assert not any(name in text for name in [*hostile, "<"])
     rows = [line for line in text.splitlines() if line.startswith("| ![](data")]
-    assert {line.replace("\\|", "").count("|") for line in rows} == {7}
+    assert {line.replace("\\|", "").count("|") for line in rows} == {5}
 
 
 def test_automations_hear_of_every_batch_that_was_stored(site: Site, library: ImageLibrary) -> None:

@@ -1,6 +1,7 @@
 """From folders elsewhere into the library, on this machine's disk or in S3 with a catalog in PostgreSQL."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_a_library_in_a_bucket_with_its_catalog_in_postgres_holds_the_same_promi
     assert objects == {f"main/{row[name]}" for row in images for name in ("storage_key", "thumbnail_key")}
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["broken.jpg"]
     assert last_run(library)["message"] is None
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a file system that keeps any time")
+def test_a_file_of_the_year_33658_keeps_nobody_from_the_library(library: ImageLibrary) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as card:
+        for name in ("a.jpg", "b.jpg"):
+            put_file(Path(card) / name, make_jpeg(ord(name[0])))
+        os.utime(Path(card) / "a.jpg", (1e12, 1e12))
+        assert ingest(folder_source(Path(card), recurse_depth=0), library).report.stored == 2
+    assert_sound(library)
 
 
 def test_times_that_only_the_file_system_knows_are_kept_and_called_what_they_are(

@@ -9,9 +9,9 @@ from blocks._records import RemoteFile, Rows
 from blocks.http_directory import HttpDirectory
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
+from tasks._download import fetch_batch
 from tasks._plan import Batch
 from tasks._process import Processed, inspect_batch
-from tasks._download import fetch_batch
 from tasks._store import RunIds
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """A staged batch is looked at, each file failing alone."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,8 @@ def test_a_staged_file_that_is_gone_is_the_library_s_trouble_and_no_file_s(tmp_p
 
 
 def test_a_surprise_while_looking_costs_only_its_file(tmp_path: Path) -> None:
-    naive = datetime.max.replace(tzinfo=UTC)  # no zone east of UTC has it
-    surprising = RemoteFile("a.jpg", modified=naive.replace(tzinfo=_Elsewhere()))
+    beyond_the_calendar = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))  # UTC has no such time
+    surprising = RemoteFile("a.jpg", modified=beyond_the_calendar)
     seen = inspect(tmp_path, surprising, RemoteFile("b.jpg"), a=make_jpeg(1), b=make_jpeg(2))
     assert [(item.outcome.verdict, item.outcome.reason) for item in seen.rejected] == [(Verdict.FAILED, Reason.CORRUPT)]
     assert [item.file.key for item in seen.accepted] == ["b.jpg"]
