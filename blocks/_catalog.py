@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import polars as pl
 from sqlalchemy import BigInteger, ColumnElement, Connection, case, cast, func, or_, select, type_coerce, update
 
-from blocks._catalog_outcomes import StoredImage, find_images, insert_for, recount_run, write_outcomes
+from blocks._catalog_outcomes import MAX_ATTEMPTS, StoredImage, find_images, insert_for, recount_run, write_outcomes
 from blocks._database import Database, chunks_of, open_database
 from blocks._errors import Reason, WrongUse
 from blocks._records import Outcome, Verdict
@@ -148,14 +148,13 @@ class Catalog:
         )
 
     def release_lease(self, source_id: int, holder: str) -> bool:
-        """Give the source back; return False, changing nothing, where `holder` no longer had it."""
+        """Give the source back, or free it from a `holder` who is known to be dead.
+
+        Returns False, changing nothing, where `holder` no longer had it.
+        """
         return self._update_source(
             sources.c.id == source_id, sources.c.lease_holder == holder, lease_holder=None, lease_until=None
         )
-
-    def break_lease(self, source_id: int, holder: str) -> bool:
-        """Free the source from `holder`, who is known to be dead; False where somebody else has it by now."""
-        return self.release_lease(source_id, holder)
 
     def begin_run(self, source_id: int, flow_run_id: str | None = None, *, now: datetime, kind: str = "ingest") -> int:
         """Open a run of a source whose lease is held, and return its id.
@@ -182,13 +181,15 @@ class Catalog:
         now: datetime,
         kind: str = "ingest",
     ) -> int:
-        """Write down a run that did nothing (`skipped`, `inactive`) and return its id; other runs are left alone."""
+        """Write down a run that did nothing (`skipped`, `inactive`) and return its id.
+
+        Other runs and the source's last status are left alone: what keeps this run from working may still be at work.
+        """
 
         def write(connection: Connection) -> int:
             row = {"source_id": source_id, "kind": kind, "flow_run_id": flow_run_id, "message": message}
             ended = {"status": status, "started_at": now, "finished_at": now, "seconds": 0.0}
             run_id = connection.execute(runs.insert().values(**row, **ended).returning(runs.c.id)).scalar_one()
-            _update(connection, sources.c.id == source_id, last_status=status, last_message=message)
             return int(run_id)
 
         return self.write(write)
@@ -254,14 +255,15 @@ class Catalog:
         return self._database.read(lambda c: find_images(c, asked))
 
     def record_outcomes(
-        self, run_id: int, source_id: int, said: Sequence[Outcome], *, now: datetime, max_attempts: int = 5
+        self, run_id: int, source_id: int, said: Sequence[Outcome], *, now: datetime, max_attempts: int = MAX_ATTEMPTS
     ) -> list[Outcome]:
         """Write a batch's outcomes in one transaction and return them, in order, as they stand in the catalog.
 
         An image that another writer stored first comes back as `duplicate` with that writer's keys: where
         `storage_key` differs from what was passed, the caller's object is superfluous. Where another image has the
         storage key the file comes back as `failed`. A file that fails for the `max_attempts`-th time is parked.
-        Recording a batch again counts nothing twice, and what this run has stored stays stored.
+        Recording a batch again counts nothing twice, and what this run has stored stays stored. Where an image that a
+        duplicate names was forgotten meanwhile nothing is written and LibraryUnavailable raised: store its bytes.
         """
         return self.write(lambda c: write_outcomes(c, run_id, source_id, said, now, max_attempts))
 

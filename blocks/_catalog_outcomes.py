@@ -9,9 +9,12 @@ from sqlalchemy import ARRAY, Connection, Table, and_, bindparam, case, func, or
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks._database import chunks_of
-from blocks._errors import Reason, WrongUse
+from blocks._errors import LibraryUnavailable, Reason, WrongUse
 from blocks._records import CaptureTime, ImageFacts, Outcome, Verdict
 from blocks._schema import FileState, RunStatus, files, images, outcomes, runs, sources
+
+MAX_ATTEMPTS = 5
+"""So many failures in a row park a file until it changes or a person asks."""
 
 KEPT = (Verdict.STORED, Verdict.DUPLICATE)
 
@@ -167,7 +170,9 @@ def _settle(outcome: Outcome, known: dict[str, StoredImage]) -> Outcome:
     if place := known.get(outcome.sha256 or ""):
         return replace(outcome, verdict=Verdict.DUPLICATE, **place._asdict())
     if outcome.verdict is Verdict.DUPLICATE:
-        raise WrongUse(f"{outcome.file.key} is called a duplicate of an image that the catalog does not know.")
+        raise LibraryUnavailable(
+            f"The image of {outcome.file.key} is no longer in the catalog; it was taken out for repair: try again."
+        )
     return replace(
         outcome,
         verdict=Verdict.FAILED,

@@ -18,6 +18,9 @@ VANISHED = "vanished"
 """Beside the values of `FileState`, what `list_images` takes as a status."""
 
 _PAGE = 5_000
+_FETCHED = 500
+"""Rows asked of the database at a time, so that what is shown of a million costs no more memory than of a few."""
+
 _CANDIDATES = 10
 
 _last_seen = case(
@@ -27,7 +30,12 @@ _last_seen = case(
 ).label("last_seen")
 
 
-def list_images(
+def list_images(catalog: Catalog, *, limit: int | None = 50, **wanted: Any) -> list[Row]:
+    """Return the first `limit` images or files of `iter_images`, which takes the same questions."""
+    return list(iter_images(catalog, limit=limit, **wanted))
+
+
+def iter_images(
     catalog: Catalog,
     *,
     source: str | None = None,
@@ -36,9 +44,9 @@ def list_images(
     since: datetime | None = None,
     until: datetime | None = None,
     status: str | None = None,
-    limit: int | None = 50,
-) -> list[Row]:
-    """Return images, the newest capture first, or with a `status` other than `stored` the files that stand so.
+    limit: int | None = None,
+) -> Iterator[Row]:
+    """Yield images, the newest capture first, or with a `status` other than `stored` the files that stand so.
 
     An image is one row, with the source and key where it was first seen, or with its first key in `source` where that
     is asked for. `since` <= capture < `until`, naive, by the camera's own clock. `captured_at` is ISO 8601, with an
@@ -78,7 +86,7 @@ def list_images(
             query = query.where(when >= since)
         if until is not None:
             query = query.where(when < until)
-        return [_show_capture(row) for row in connection.execute(query.limit(limit)).mappings()]
+        yield from map(_show_capture, _stream(connection, query.limit(limit)))
 
 
 def describe_image(catalog: Catalog, sha_prefix: str) -> Row:
@@ -137,10 +145,15 @@ def describe_image(catalog: Catalog, sha_prefix: str) -> Row:
         }
 
 
-def list_runs(
-    catalog: Catalog, *, source: str | None = None, status: str | None = None, limit: int | None = 50
-) -> list[Row]:
-    """Return runs, the newest first.
+def list_runs(catalog: Catalog, *, limit: int | None = 50, **wanted: Any) -> list[Row]:
+    """Return the first `limit` runs of `iter_runs`, which takes the same questions."""
+    return list(iter_runs(catalog, limit=limit, **wanted))
+
+
+def iter_runs(
+    catalog: Catalog, *, source: str | None = None, status: str | None = None, limit: int | None = None
+) -> Iterator[Row]:
+    """Yield runs, the newest first.
 
     Raises:
         WrongUse: there is no such source or status.
@@ -153,7 +166,7 @@ def list_runs(
             query = query.where(runs.c.source_id == find_source(connection, source))
         if status is not None:
             query = query.where(runs.c.status == status)
-        return [dict(row) for row in connection.execute(query).mappings()]
+        yield from _stream(connection, query)
 
 
 def describe_run(catalog: Catalog, run_id: int, *, limit: int | None = None) -> Row:
@@ -166,15 +179,20 @@ def describe_run(catalog: Catalog, run_id: int, *, limit: int | None = None) -> 
         run = connection.execute(_select_runs().where(runs.c.id == run_id)).mappings().one_or_none()
         if run is None:
             raise WrongUse(f"The catalog knows no run {run_id}; list_runs shows those it does.")
-        query = _select_outcomes().where(outcomes.c.run_id == run_id).order_by(outcomes.c.id).limit(limit)
-        return {**run, "files": [dict(row) for row in connection.execute(query).mappings()]}
+        return {**run, "files": list(_stream(connection, _select_run_files(run_id).limit(limit)))}
+
+
+def iter_run_files(catalog: Catalog, run_id: int) -> Iterator[Row]:
+    """Yield what became of each file of a run, in the order they were written down."""
+    with catalog.reading() as connection:
+        yield from _stream(connection, _select_run_files(run_id))
 
 
 def list_run_failures(catalog: Catalog, run_id: int, limit: int) -> list[Row]:
     """Return what a run failed at or set aside, at most `limit` files, in the order they were written down."""
-    query = _select_outcomes().where(outcomes.c.run_id == run_id, outcomes.c.verdict.not_in(KEPT))
+    query = _select_run_files(run_id).where(outcomes.c.verdict.not_in(KEPT)).limit(limit)
     with catalog.reading() as connection:
-        return [dict(row) for row in connection.execute(query.order_by(outcomes.c.id).limit(limit)).mappings()]
+        return list(_stream(connection, query))
 
 
 def list_sources(catalog: Catalog) -> list[Row]:
@@ -196,36 +214,6 @@ def list_sources(catalog: Catalog) -> list[Row]:
             }
             for row in connection.execute(query.order_by(sources.c.name)).mappings()
         ]
-
-
-def describe_source(catalog: Catalog, name: str) -> Row:
-    """Return what the images first seen in a source come to: count, bytes, first and last capture, cameras, formats.
-
-    Raises:
-        WrongUse: there is no such source.
-    """
-    with catalog.reading() as connection:
-        here = images.c.source_id == find_source(connection, name)
-        totals = select(
-            func.count().label("images"),
-            func.coalesce(func.sum(images.c.size), 0).label("bytes"),
-            func.min(images.c.captured_local).label("first_capture"),
-            func.max(images.c.captured_local).label("last_capture"),
-        ).where(here)
-        row = connection.execute(totals).mappings().one()
-        return {
-            "source": name,
-            **row,
-            "bytes": int(row["bytes"]),
-            "cameras": _tally(connection, images.c.camera, here),
-            "formats": _tally(connection, images.c.format, here),
-        }
-
-
-def list_locations(catalog: Catalog) -> list[Row]:
-    """Return every location by name."""
-    with catalog.reading() as connection:
-        return [dict(row) for row in connection.execute(select(locations).order_by(locations.c.name)).mappings()]
 
 
 def iter_stored_images(catalog: Catalog) -> Iterator[Row]:
@@ -338,6 +326,15 @@ def _select_outcomes() -> Select[Any]:
     )
 
 
+def _select_run_files(run_id: int) -> Select[Any]:
+    return _select_outcomes().where(outcomes.c.run_id == run_id).order_by(outcomes.c.id)
+
+
+def _stream(connection: Connection, query: Select[Any]) -> Iterator[Row]:
+    """Yield the rows as the database finds them, never many at once; on PostgreSQL by a cursor of the server."""
+    return map(dict, connection.execution_options(yield_per=_FETCHED).execute(query).mappings())
+
+
 def _join_places(query: Select[Any]) -> Select[Any]:
     joined = query.join_from(images, sources, sources.c.id == images.c.source_id)
     return joined.outerjoin(locations, locations.c.id == images.c.location_id)
@@ -349,11 +346,6 @@ def _find_location(connection: Connection, name: str) -> int:
         names = connection.scalars(select(locations.c.name).order_by(locations.c.name).limit(_CANDIDATES))
         raise WrongUse(f"The catalog knows no location {name!r}; it knows {', '.join(names) or 'none yet'}.")
     return int(location_id)
-
-
-def _tally(connection: Connection, column: ColumnElement[Any], where: ColumnElement[bool]) -> dict[str, int]:
-    rows = connection.execute(select(column, func.count()).where(where).group_by(column).order_by(column))
-    return {value or "unknown": count for value, count in rows}
 
 
 def _show_capture(row: Mapping[Any, Any]) -> Row:

@@ -30,7 +30,13 @@ def find_unknown_keys(catalog: Catalog, storage_keys: Sequence[str]) -> list[str
 def relink_image(catalog: Catalog, sha256: str, storage_key: str) -> None:
     """Note that the image's bytes now lie under `storage_key`."""
     moved = update(images).where(images.c.sha256 == sha256).values(storage_key=storage_key)
-    catalog._database.write(lambda connection: connection.execute(moved))
+    catalog.write(lambda connection: connection.execute(moved))
+
+
+def count_listed_places(catalog: Catalog, sha256: str) -> int:
+    """Return how many files that a source still lists the image came from: it can be fetched again from each."""
+    with catalog.reading() as connection:
+        return _count_listed_places(connection, sha256)
 
 
 def forget_image(catalog: Catalog, sha256: str) -> int:
@@ -40,14 +46,17 @@ def forget_image(catalog: Catalog, sha256: str) -> int:
     """
 
     def write(connection: Connection) -> int:
-        came_from = files.c.sha256 == sha256
-        elsewhere = select(sources.c.id).where(sources.c.kind != KEPT_HERE)
-        listed = [came_from, files.c.vanished_at.is_(None), files.c.source_id.in_(elsewhere)]
-        count = int(connection.execute(select(func.count()).select_from(files).where(*listed)).scalar_one())
+        count = _count_listed_places(connection, sha256)
         if count:
             again = {"state": FileState.RETRY, "attempts": 0, "sha256": None}
-            connection.execute(update(files).where(came_from).values(again))
+            connection.execute(update(files).where(files.c.sha256 == sha256).values(again))
             connection.execute(delete(images).where(images.c.sha256 == sha256))
         return count
 
-    return catalog._database.write(write)
+    return catalog.write(write)
+
+
+def _count_listed_places(connection: Connection, sha256: str) -> int:
+    elsewhere = select(sources.c.id).where(sources.c.kind != KEPT_HERE)
+    listed = [files.c.sha256 == sha256, files.c.vanished_at.is_(None), files.c.source_id.in_(elsewhere)]
+    return int(connection.execute(select(func.count()).select_from(files).where(*listed)).scalar_one())

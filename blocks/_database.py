@@ -34,7 +34,7 @@ class Database:
     """One SQLite file or PostgreSQL database; safe to share between threads."""
 
     def __init__(self, place: str | Path) -> None:
-        parsed = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse_url(place)
+        parsed = _parse(place)
         self.place = _describe(parsed)
         self.is_postgres = parsed.get_backend_name() == "postgresql"
         self._engine = _make_postgres(parsed) if self.is_postgres else _make_sqlite(parsed)
@@ -118,6 +118,23 @@ def open_database(place: str | Path) -> Database:
     return database
 
 
+def has_schema(place: str | Path) -> bool:
+    """Tell whether a catalog was ever made at `place`, a URL or a SQLite file's path; nothing is made.
+
+    Raises:
+        LibraryRefused: the URL is wrong, or the login is refused.
+        LibraryUnavailable: the database can not be reached now.
+    """
+    parsed = _parse(place)
+    if parsed.get_backend_name() == "sqlite":
+        return Path(parsed.database or "").is_file()
+    database = Database(place)
+    try:
+        return database.read(_read_version) is not None
+    finally:
+        database.close()
+
+
 def chunks_of(items: Sequence[T], size: int = 1_000) -> Iterator[Sequence[T]]:
     """Yield `items` in runs short enough to stand as parameters of one statement."""
     for start in range(0, len(items), size):
@@ -150,6 +167,12 @@ def _migrate(connection: Connection, database: Database) -> None:
             f"{HEAD}): upgrade catchment to use it."
         )
     command.upgrade(config, "head")
+
+
+def _parse(place: str | Path) -> URL:
+    if isinstance(place, Path):
+        return URL.create("sqlite", database=str(place))
+    return _parse_url(place)
 
 
 def _parse_url(url: str) -> URL:
@@ -207,10 +230,17 @@ def _make_postgres(url: URL) -> Engine:
     # https://www.postgresql.org/docs/15/libpq-connect.html: a host that went silent is waited for for hours
     wanted: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 60_000}
     settings = {name: value for name, value in wanted.items() if name not in url.query}
+    # psycopg reads instants in the session's zone, where those at the calendar's edges may be out of its range
+    settings["options"] = f"{_own_options(url)} -c timezone=UTC".strip()
     try:
         return create_engine(url, connect_args=settings, pool_pre_ping=True, hide_parameters=True)
     except ImportError as error:
         raise LibraryRefused("A catalog in PostgreSQL needs its driver: pip install 'catchment[postgres]'.") from error
+
+
+def _own_options(url: URL) -> str:
+    own = url.query.get("options", "")
+    return own if isinstance(own, str) else " ".join(own)
 
 
 def _is_contention(error: Exception) -> bool:
@@ -255,6 +285,9 @@ def _tell_postgres(place: str, error: BaseException) -> CatchmentError:
         return LibraryUnavailable(f"The catalog ({place}) can not be reached: {said}. Try again when it runs.")
     if state == "42501":
         return LibraryRefused(f"The catalog ({place}) denies this user what catchment needs: {said}. Grant it.")
+    if state == "x23503" and getattr(getattr(error, "diag", None), "constraint_name", None) == "fk_files_sha256":
+        # `verify --repair` forgot the image between our look at it and our row
+        return LibraryUnavailable(f"An image was taken out of the catalog ({place}) just now: try again.")
     if state.startswith("23"):
         return WrongUse(f"The catalog refused a row that breaks its rules: {said}.")
     if state.startswith(("28", "3D")):

@@ -5,6 +5,7 @@ CatchmentError            a sentence for a person that says what to do
 ├── SourceRefused         the source has answered: trying again changes nothing
 ├── LibraryUnavailable    the library's storage or catalog may answer later: try again
 ├── LibraryRefused        the library can not be used as configured
+│   └── KeyRefused        the library is well, but this one file's place in it can not be had
 └── WrongUse              the caller asked for something that can not be
 """
 
@@ -67,6 +68,10 @@ class LibraryRefused(CatchmentError):
     """The library can not be used as configured: change its Block."""
 
     default_reason = Reason.STORAGE
+
+
+class KeyRefused(LibraryRefused):
+    """This one file's place in the library can not be had: change the layout, or what stands there."""
 
 
 class WrongUse(CatchmentError):

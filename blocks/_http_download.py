@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-from blocks._errors import CatchmentError, Reason, SourceRefused
+from blocks._errors import CatchmentError, Reason, SourceRefused, SourceUnavailable
 from blocks._http import ask
 from blocks._http_errors import explain_status, parse_http_date, show_url
 from blocks._pace import Pace
@@ -136,7 +136,7 @@ class _Transfer:
             self._discard()
             raise SourceRefused(
                 f"{show_url(self.url)} has {whole or declared:,} bytes, over the limit of {self.max_bytes:,}; raise "
-                "max_file_bytes to take it.",
+                "max_file_bytes and say catchment retry --reason too_large to take it.",
                 reason=Reason.TOO_LARGE,
             )
         chunks = self._paced(response.iter_bytes() if coded else response.iter_raw())
@@ -144,7 +144,9 @@ class _Transfer:
             start = _read_start(chunks)
             if is_html(start, headers.get("content-type")):
                 self._discard()
-                raise SourceRefused(
+                # A page of another size than the listed file is the server's own word, and passes like a 503.
+                kind = SourceRefused if self.expected_size in {None, declared} else SourceUnavailable
+                raise kind(
                     f"{show_url(self.url)} is a web page, not an image: open it in a browser to see what it says.",
                     reason=Reason.HTML_PAGE,
                 )

@@ -47,7 +47,8 @@ class PartFile:
         self.size += len(chunk)
         if self._max_bytes is not None and self.size > self._max_bytes:
             raise SourceRefused(
-                f"The file is larger than the limit of {self._max_bytes:,} bytes; raise max_file_bytes to take it.",
+                f"The file is larger than the limit of {self._max_bytes:,} bytes; raise max_file_bytes and say "
+                "catchment retry --reason too_large to take it.",
                 reason=Reason.TOO_LARGE,
             )
         view = memoryview(chunk)

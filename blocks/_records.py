@@ -148,7 +148,7 @@ class Rows(Sequence[T], Generic[T]):
     Prefect walks every element of lists, tuples and dataclasses it passes on; a batch is not its business.
     """
 
-    __slots__ = ("_items",)
+    __slots__ = ("__weakref__", "_items")
 
     def __init__(self, items: Iterable[T] = ()) -> None:
         self._items = tuple(items)

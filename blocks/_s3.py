@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ReadTimeoutError,
@@ -95,7 +96,7 @@ def explain_error(error: BotoCoreError | ClientError, what: str) -> Trouble:
         return Trouble(False, Reason.REFUSED, f"The S3 server of {what} shows a certificate that is not trusted.")
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
         return Trouble(True, Reason.TIMEOUT, f"The S3 server of {what} did not answer in time; try again later.")
-    if isinstance(error, ResponseStreamingError):
+    if isinstance(error, IncompleteReadError | ResponseStreamingError):
         return Trouble(True, Reason.CUT_SHORT, f"The S3 server cut {what} short; try again.")
     if isinstance(error, HTTPClientError | BotoConnectionError):
         return Trouble(
@@ -165,6 +166,10 @@ class S3Remote(Remote):
                     write(chunk)
         except S3_ERRORS as error:
             raise translate_source_error(error, file.key) from error
+
+    def close(self) -> None:
+        """Let the client's connections go."""
+        self._client.close()
 
 
 def translate_source_error(error: BotoCoreError | ClientError, what: str) -> SourceUnavailable | SourceRefused:

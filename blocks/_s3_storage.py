@@ -2,15 +2,16 @@
 
 import base64
 import mimetypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from blocks._errors import CatchmentError, LibraryRefused, LibraryUnavailable
+from blocks._errors import CatchmentError, KeyRefused, LibraryRefused, LibraryUnavailable
 from blocks._layout import is_hidden
 from blocks._s3 import S3_ERRORS, explain_error
 from blocks._storage import Incoming, Storage, Stored, possible_keys, require_safe_key, translate_disk
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 MAX_OBJECT_BYTES = 5 * 1024**3
 """Most that one PutObject takes, which S3 proves by SHA-256 and makes conditional as a whole; multipart it does not:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html"""
+
+MAX_KEY_BYTES = 1024
+"""Longest key of an object, in UTF-8: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
 
 # Threads of one process that put different bytes under one key wait for each other even where a server ignores
 # If-None-Match. Many keys share a lock, so the table stays small.
@@ -45,7 +49,7 @@ class S3Storage(Storage):
         """Store every file of `batch`, several at once; each ends as its key or, alone, as its error, in order."""
         if len(batch) == 1:
             return [self._place(batch[0])]
-        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="s3-put") as threads:
+        with _threads() as threads:
             return list(threads.map(self._place, batch))
 
     def put_bytes(self, key: str, content: bytes) -> None:
@@ -56,6 +60,19 @@ class S3Storage(Storage):
             )
         except S3_ERRORS as error:
             raise translate_library_error(error, key) from error
+
+    def put_many(self, made: Mapping[str, Path]) -> None:
+        """Put the files under their keys, several at once; they stay in staging."""
+
+        def put(key: str, source: Path) -> None:
+            try:
+                content = source.read_bytes()
+            except OSError as error:
+                raise translate_disk(error, source.name) from error
+            self.put_bytes(key, content)
+
+        with _threads() as threads:
+            list(threads.map(put, made.keys(), made.values()))
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
@@ -103,7 +120,10 @@ class S3Storage(Storage):
             raise translate_library_error(error, f"the list of {self._prefix}{prefix}") from error
 
     def _full(self, key: str) -> str:
-        return self._prefix + require_safe_key(key)
+        full = self._prefix + require_safe_key(key)
+        if len(full.encode()) > MAX_KEY_BYTES:
+            raise KeyRefused(f"The name {key} is too long for a bucket; choose a shorter layout or bucket folder.")
+        return full
 
     def _place(self, file: Incoming) -> str | CatchmentError:
         try:
@@ -119,7 +139,7 @@ class S3Storage(Storage):
             return translate_disk(error, file.source.name)
         except CatchmentError as error:
             return error
-        return LibraryRefused(f"Every name for {file.key} is taken by other bytes; look at the bucket.")
+        return KeyRefused(f"Every name for {file.key} is taken by other bytes; look at the bucket.")
 
     def _place_at(self, key: str, file: Incoming) -> bool:
         with _LOCKS[hash((self._bucket, self._full(key))) % len(_LOCKS)]:
@@ -138,8 +158,12 @@ class S3Storage(Storage):
         """Put the object unless one is there; who came first shows afterwards."""
         if not file.source.is_file():
             raise LibraryUnavailable(f"The staged file for {key} is gone; the next run brings it again.")
-        if (size := file.source.stat().st_size) != file.size or size > MAX_OBJECT_BYTES:
-            raise LibraryRefused(f"{key} has {size:,} bytes where {file.size:,} were staged and 5 GiB are the most.")
+        if file.size > MAX_OBJECT_BYTES:
+            raise KeyRefused(f"{key} has {file.size:,} bytes, and one object takes 5 GiB; keep it elsewhere.")
+        if (size := file.source.stat().st_size) != file.size:
+            raise LibraryUnavailable(
+                f"The staged file for {key} has {size:,} bytes where {file.size:,} came; the next run brings it again."
+            )
         noted = {"sha256": file.sha256} | ({"modified": file.modified.isoformat()} if file.modified else {})
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if self._is_conditional else {}
         try:
@@ -161,6 +185,10 @@ class S3Storage(Storage):
                 self._put(key, file)
             elif status != 412:
                 raise
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=8, thread_name_prefix="s3-put")
 
 
 def _guess_content_type(key: str) -> str:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Self, cast
 
 from prefect.blocks.core import Block
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from blocks._catalog import Catalog, open_catalog
-from blocks._errors import LibraryRefused
+from blocks._database import has_schema
+from blocks._errors import CatchmentError, LibraryRefused
 from blocks._layout import HIDDEN_FOLDER, make_safe_segment
+from blocks._local_storage import LocalStorage
 from blocks._s3 import S3_ERRORS, make_client
 from blocks._s3_storage import S3Storage, translate_library_error
-from blocks._storage import LocalStorage, Storage, hash_stream, translate_disk
+from blocks._storage import Storage, hash_stream, translate_disk
 
 DEFAULT_VARIABLE = "CATCHMENT_LIBRARY"
 
@@ -42,7 +44,8 @@ class ImageLibrary(Block):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     folder: Path = Field(
-        default=Path("library"), description="Folder on this machine; `~` is your home, relative means where it runs."
+        default=Path("library"),
+        description="Folder on this machine; `~` is your home; a deployment needs an absolute one.",
     )
     bucket: S3Bucket | None = Field(
         default=None, description="Keep images and thumbnails in this bucket; its folder becomes theirs."
@@ -73,8 +76,7 @@ class ImageLibrary(Block):
             LibraryRefused: there is no such Block; or nothing is named and this run came from a deployment.
         """
         wanted = os.environ.get(DEFAULT_VARIABLE, "").strip()
-        if not wanted and deployment.id:
-            # A process worker runs flows in a folder that it deletes: https://docs.prefect.io/v3/concepts/workers
+        if not wanted and _is_deployed():
             raise LibraryRefused(
                 f"A run of a deployment needs to be told where its library is: set {DEFAULT_VARIABLE} for the worker, "
                 "or give the run an Image Library Block."
@@ -98,12 +100,11 @@ class ImageLibrary(Block):
 
     @property
     def has_catalog(self) -> bool:
-        """Tell whether there is a catalog, making none: a database on a server always counts as one."""
-        place = self._catalog_place
-        if isinstance(place, str):
-            scheme, _, path = place.partition(":///")
-            return not scheme.startswith("sqlite") or Path(path).is_file()
-        return place.is_file()
+        """Tell whether there is a catalog, making none; True where that can not be told, and opening it tells why."""
+        try:
+            return has_schema(self._catalog_place)
+        except CatchmentError:
+            return True
 
     def catalog(self) -> Catalog:
         """Return the catalog, opened once a process and brought to its newest form; threads share it.
@@ -140,21 +141,29 @@ class ImageLibrary(Block):
     def quarantine(self, path: Path, key: str, reason: str) -> str:
         """Move the file at `path` out of the way, whole and unchanged, and return where it lies within `folder`.
 
-        `key` and `reason` become its name and folder there. The same bytes refused twice are kept once.
+        `reason` becomes its folder there, a hash of its bytes and the last segment of `key` its name. The same bytes
+        refused twice under one name are kept once.
         """
-        names = [make_safe_segment(part) for part in (reason, *key.split("/"))]
         try:
             with path.open("rb") as file:
                 digest, size = hash_stream(file), file.tell()
         except OSError as error:
             raise translate_disk(error, path.name) from error
         pen = LocalStorage(_make_folder(self._open_folder() / "quarantine"))
-        kept = pen.put_file(path, "/".join(names), sha256=digest, size=size)
+        # One flat folder: a site may have both x.jpg and x.jpg/y.jpg, a disk can not.
+        name = make_safe_segment(f"{digest[:16]}-{key.rpartition('/')[2]}")
+        kept = pen.put_file(path, f"{make_safe_segment(reason)}/{name}", sha256=digest, size=size)
         return f"{HIDDEN_FOLDER}/quarantine/{kept}"
 
     @property
     def _root(self) -> Path:
-        return self.folder.expanduser().absolute()
+        folder = self.folder.expanduser()
+        if not folder.is_absolute() and _is_deployed():
+            # A process worker runs flows in a folder that it deletes: https://docs.prefect.io/v3/concepts/workers
+            raise LibraryRefused(
+                f"A run of a deployment would lose a library in the relative folder {folder}: give it an absolute path."
+            )
+        return folder.absolute()
 
     @property
     def _catalog_place(self) -> str | Path:
@@ -169,6 +178,17 @@ class ImageLibrary(Block):
         if not os.access(hidden, os.W_OK | os.X_OK):
             raise LibraryRefused(f"This user may not write to the library folder {self._root}; give it the right to.")
         return hidden
+
+
+def _is_deployed() -> bool:
+    """Tell whether this is a run of a deployment; outside of runs it costs nothing, in one a request once."""
+    run_id = flow_run.id
+    return bool(deployment.id) if run_id is None else _is_run_deployed(run_id)
+
+
+@lru_cache(maxsize=64)
+def _is_run_deployed(_run_id: str) -> bool:
+    return bool(deployment.id)
 
 
 def _make_folder(folder: Path) -> Path:

@@ -22,6 +22,8 @@ DEFAULT_LAYOUT = "{source}/{captured:%Y-%m-%d}/{name}"
 class _Slots(BoundedSemaphore):
     """The places of a run: a copy of its Block shares them, a pickled one has none, as if never connected."""
 
+    is_closed = False
+
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
 
@@ -111,6 +113,16 @@ class ImageSource(Block, ABC):
             yield
         finally:
             self._slots = None
+
+    def stop(self) -> None:
+        """Let no further download of this run begin."""
+        if self._slots is not None:
+            self._slots.is_closed = True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether this run's downloads were stopped."""
+        return self._slots is not None and self._slots.is_closed
 
     @contextmanager
     def slot(self) -> Iterator[None]:

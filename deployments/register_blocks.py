@@ -20,16 +20,17 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from blocks._errors import CatchmentError, WrongUse
 from blocks.library import ImageLibrary
-from tasks.sources import SOURCE_KINDS
+from tasks.sources import SOURCE_KINDS, classes_of, refers_to_block
 
 BLOCK_TYPES: tuple[type[Block], ...] = (AwsCredentials, MinIOCredentials, S3Bucket, ImageLibrary, *SOURCE_KINDS)
 """Every Block type that catchment uses; one that others refer to stands before them."""
@@ -80,14 +81,7 @@ def _save_document(kind: type[Block], name: str, values: Mapping[str, str]) -> s
     slug = kind.get_block_type_slug()
     given = {field: _parse_value(kind, name, field, value) for field, value in values.items()}
     try:
-        saved = kind.load(name)
-        kept = {field: getattr(saved, field) for field in kind.model_fields}
-    except ValidationError:
-        kept = {}  # what is saved is no longer valid: what the environment says may mend it
-    except ValueError:
-        kept = {}
-    try:
-        block = kind.model_validate({**kept, **given})
+        block = kind.model_validate({**_load_fields(kind, name), **given})
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         # from None: pydantic's own text quotes the values, and a password may be one
@@ -96,14 +90,34 @@ def _save_document(kind: type[Block], name: str, values: Mapping[str, str]) -> s
     return f"saved {slug}/{name} ({', '.join(sorted(values))})"
 
 
+def _load_fields(kind: type[Block], name: str) -> dict[str, Any]:
+    """Return what is saved of a document: nothing where there is none, and no field that is not valid any more."""
+    try:
+        saved = kind.load(name)
+    except RuntimeError as error:  # Prefect raises it from what pydantic found
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        # The environment may mend the document, so what is wrong with it is no reason to stop.
+        spoilt = {fault["loc"][0] for fault in error.__cause__.errors(include_input=False) if fault["loc"]}
+    except ValueError:
+        return {}
+    else:
+        return {field: getattr(saved, field) for field in kind.model_fields}
+    with get_client(sync_client=True) as client:
+        document = client.read_block_document_by_name(name, kind.get_block_type_slug())
+    sound = kind.model_fields.keys() - spoilt
+    return {field: value for field, value in document.data.items() if field in sound}
+
+
 def _parse_value(kind: type[Block], document: str, field: str, value: str) -> Any:
     """Return what a variable's text means for `field`; pydantic turns plain text into numbers, flags and secrets."""
     annotation = kind.model_fields[field]
-    if (slug_and_name := re.fullmatch(r"([a-z0-9-]+)/([a-z0-9-]+)", value)) and _refers_to_blocks(annotation):
+    if (slug_and_name := re.fullmatch(r"([a-z0-9-]+)/([a-z0-9-]+)", value)) and refers_to_block(annotation):
         try:
             return Block.load(value)
-        except ValueError as error:
-            raise WrongUse(f"{document}: there is no saved Block {slug_and_name[0]} to be its {field}.") from error
+        except (ValueError, RuntimeError):  # the latter: it is not valid any more, and its cause quotes what it holds
+            reference = f"{document}: there is no usable saved Block {slug_and_name[0]} to be its {field}."
+            raise WrongUse(reference) from None
     if value.lstrip()[:1] in ("[", "{") and _holds_structure(annotation):
         try:
             return json.loads(value)
@@ -114,25 +128,11 @@ def _parse_value(kind: type[Block], document: str, field: str, value: str) -> An
     return value
 
 
-def _refers_to_blocks(field: FieldInfo) -> bool:
-    return any(isinstance(part, type) and issubclass(part, Block) for part in _parts(field.annotation))
-
-
 def _holds_structure(field: FieldInfo) -> bool:
     return any(
         part in (list, dict, tuple, set) or (isinstance(part, type) and hasattr(part, "model_fields"))
-        for part in _parts(field.annotation)
+        for part in classes_of(field.annotation)
     )
-
-
-def _parts(annotation: Any) -> list[Any]:
-    """Return the classes that an annotation is made of, through unions, generics and `Annotated`."""
-    origin = get_origin(annotation)
-    if origin is None:
-        return [annotation]
-    if origin is Literal:
-        return [str]
-    return [origin, *(part for argument in get_args(annotation) for part in _parts(argument))]
 
 
 def main() -> int:

@@ -11,6 +11,8 @@ from types import FrameType
 
 import httpx
 
+from blocks._http import is_loopback
+
 _GRACE_SECONDS = 20.0
 
 
@@ -86,8 +88,3 @@ def is_answering(api_url: str) -> bool:
     except httpx.HTTPError:
         return False
     return answer.status_code in {200, 401}
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` is this machine, seen from itself: no proxy stands before it, and nobody else reaches it."""
-    return host in {"127.0.0.1", "localhost", "::1"}

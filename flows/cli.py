@@ -13,7 +13,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError
 
 from blocks._errors import CatchmentError, LibraryRefused, WrongUse
-from flows.cli_serve import collect_rarely
+from flows._prefect_server import collect_rarely
 from flows.cli_server import start_own_server
 
 QUIET = {
@@ -71,27 +71,52 @@ def run(arguments: Sequence[str]) -> int:
         if name != "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" or not is_loud:
             os.environ.setdefault(name, value)
     try:
-        if any("\0" in argument for argument in arguments):
-            raise WrongUse("An argument holds a NUL character, which no name or address can.")
-        if needs_api(arguments):
-            start_own_server()
-        code = app(arguments, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        return _call(arguments)
     except KeyboardInterrupt:
         return _fail("interrupted; what was stored stays stored, and the next run goes on from there", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (CycloptsError, CatchmentError) as error:
+    except Exception as error:
         if os.environ.get("CATCHMENT_DEBUG"):
             raise
-        return _fail(str(error), exit_code(error))
+        return _fail(explain(error), exit_code(error))
+
+
+def _call(arguments: Sequence[str]) -> int:
+    if any("\0" in argument for argument in arguments):
+        raise WrongUse("An argument holds a NUL character, which no name or address can.")
+    if needs_api(arguments):
+        start_own_server()
+    code = app(arguments, exit_on_error=False, print_error=False)
+    sys.stdout.flush()
     return code if isinstance(code, int) else 0
+
+
+def explain(error: Exception) -> str:
+    """Return what to do about `error`; of one that is none of ours never the text, which may hold what is secret."""
+    if isinstance(error, CycloptsError | CatchmentError):
+        return str(error)
+    if isinstance(error, EOFError):
+        return "the input ended before the question was answered, so nothing was done"
+    if isinstance(error, ImportError) and "socksio" in str(error):  # as httpx puts it
+        return "a SOCKS proxy is set (ALL_PROXY or the like), which takes: pip install 'httpx[socks]'; or unset it"
+    import httpx  # by now it has been imported; not so when a command starts
+
+    # Sources tell their own errors: these come from Prefect's client.
+    if isinstance(error, httpx.HTTPStatusError):
+        return (
+            f"Prefect's API answered {error.response.status_code}: check PREFECT_API_URL and, where it asks for a "
+            "login, PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
+        )
+    if isinstance(error, httpx.RequestError):
+        return f"Prefect's API does not answer ({type(error).__name__}): start it, or correct PREFECT_API_URL"
+    return f"unexpected {type(error).__name__}; CATCHMENT_DEBUG=1 before the command shows where it came from"
 
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code of a command that ended with `error`."""
-    return 2 if isinstance(error, WrongUse | LibraryRefused | CycloptsError) else 1
+    return 2 if isinstance(error, WrongUse | LibraryRefused | CycloptsError | EOFError) else 1
 
 
 def needs_api(arguments: Sequence[str]) -> bool:

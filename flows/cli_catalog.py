@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from blocks._catalog_queries import describe_image, describe_run, list_images, list_runs
+from blocks._catalog_queries import describe_image, describe_run, iter_images, iter_run_files, iter_runs
 from blocks._errors import Reason, WrongUse
 from blocks._schema import FileState, RunStatus
 from flows._table import print_fields, print_rows
@@ -46,7 +46,7 @@ def images(
     """Show the library's images, the newest capture first; with --status, the files that stand so."""
     is_about_files = status not in {None, FileState.STORED}
     zone = UTC if is_about_files else None
-    rows = list_images(
+    rows = iter_images(
         open_library(library).catalog(),
         source=source,
         camera=camera,
@@ -89,7 +89,7 @@ def runs(
     style: Format = "table",
 ) -> int:
     """Show the runs, newest first; planned = stored + duplicate + quarantined + failed."""
-    rows = list_runs(open_library(library).catalog(), source=source, status=status, limit=limit_lines(limit, style))
+    rows = iter_runs(open_library(library).catalog(), source=source, status=status, limit=limit_lines(limit, style))
     _say_if_cut(print_rows(rows, _RUN, style=style), limit_lines(limit, style))
     return 0
 
@@ -102,12 +102,13 @@ def status(
     style: Format = "table",
 ) -> int:
     """Show what became of every file of one run."""
-    known = describe_run(open_library(library).catalog(), run)
-    files = known.pop("files")
+    catalog = open_library(library).catalog()
+    known = describe_run(catalog, run, limit=0)
+    del known["files"]
     if style == "table":
         print_fields(known)
         print()  # noqa: T201
-    print_rows(files, _OUTCOME, style=style)
+    print_rows(iter_run_files(catalog, run), _OUTCOME, style=style)
     return 0
 
 

@@ -1,13 +1,16 @@
 """`catchment doctor`: everything a run needs, checked one by one; each broken thing with the command that mends it."""
 
+import math
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+from queue import Empty, SimpleQueue
 
 from packaging.requirements import Requirement
 
@@ -21,6 +24,7 @@ from flows.cli_server import await_api, has_own_server
 
 _ENOUGH_BYTES = 2_000_000_000
 _SOURCE_SECONDS = 20.0
+_ASKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +121,39 @@ def check_api() -> Iterator[Check]:
 
 
 def _check_sources(sources: list[ImageSource]) -> Iterator[Check]:
-    if not sources:
-        return
-    # Not a `with`: leaving it would wait for a source that hangs.
-    threads = ThreadPoolExecutor(min(8, len(sources)), thread_name_prefix="doctor")
-    asked = [(source, threads.submit(source.list_files)) for source in sources]
-    for source, listing in asked:
-        name = source.source_name
-        try:
-            count = len(listing.result(timeout=_SOURCE_SECONDS))
-            yield Check(name, "ok", f"lists {count} files")
-        except NotInTime:
-            yield Check(name, "warning", f"no listing within {_SOURCE_SECONDS:.0f} s", f"catchment list {name}")
-        except CatchmentError as error:
-            yield Check(name, "broken", str(error), f"catchment sources show {name}")
-    threads.shutdown(wait=False, cancel_futures=True)
+    """Yield a check for each source as it answers, and a warning for those that have not when the time is up."""
+    waiting: SimpleQueue[ImageSource] = SimpleQueue()
+    answers: SimpleQueue[Check] = SimpleQueue()
+    for source in sources:
+        waiting.put(source)
+
+    def ask() -> None:
+        with suppress(Empty):
+            while True:
+                answers.put(_check_source(waiting.get_nowait()))
+
+    # Daemons, and no executor, whose threads Python waits for at its end: a source that hangs must not hold doctor.
+    for _ in range(min(_ASKERS, len(sources))):
+        threading.Thread(target=ask, name="doctor", daemon=True).start()
+    deadline = time.monotonic() + _SOURCE_SECONDS * math.ceil(len(sources) / _ASKERS)
+    silent = {source.source_name for source in sources}
+    with suppress(Empty):
+        while silent:
+            check = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            silent.discard(check.check)
+            yield check
+    for name in sorted(silent):
+        yield Check(name, "warning", f"no listing within {_SOURCE_SECONDS:.0f} s", f"catchment list {name}")
+
+
+def _check_source(source: ImageSource) -> Check:
+    name = source.source_name
+    try:
+        return Check(name, "ok", f"lists {len(source.list_files())} files")
+    except CatchmentError as error:
+        return Check(name, "broken", str(error), f"catchment sources show {name}")
+    except Exception as error:  # noqa: BLE001 - one source must not cost the answers of the others
+        return Check(name, "broken", f"unexpected {type(error).__name__}", f"CATCHMENT_DEBUG=1 catchment list {name}")
 
 
 def _write_and_remove(home: ImageLibrary) -> None:

@@ -2,28 +2,27 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from blocks._catalog_queries import describe_run
-from blocks._errors import CatchmentError
+from blocks._catalog_queries import list_run_failures
 from blocks._schema import RunStatus
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
 from flows._table import Format as Style
 from flows._table import Row, print_fields, print_rows
-from flows.cli_options import Format, Library, Verbose, described, open_library, open_source
+from flows.cli_options import Format, Library, Verbose, open_library, open_source, with_help
 from flows.cli_server import prefect_api
 from flows.ingest_all_sources import ingest_all_sources
 from flows.ingest_http_directory import ingest_http_directory
 from flows.ingest_remote_folder import ingest_remote_folder
-from tasks._plan import Plan, make_plan, read_known
+from tasks._plan import Plan, drop_long_names, make_plan, read_known
 from tasks._report import IngestReport
 from tasks.parameters import DryRun, MaxFiles, Strict
+from tasks.sources import keep_apart
 
 Source = Annotated[str, Parameter(help="A saved source (http-directory/NAME), an address, or a folder.")]
 Recurse = Annotated[
@@ -38,7 +37,7 @@ _FIGURES = ("status", "planned", "stored", "duplicate", "quarantined", "failed",
 _MOST_FAILURES = 20
 
 
-@described
+@with_help
 def ingest(
     source: Source,
     /,
@@ -56,20 +55,19 @@ def ingest(
     Kill it at any point and start it again: nothing half-written is ever visible, and what was stored stays stored.
     """
     if dry_run:
-        return _show_plan(open_source(source, recurse), open_library(library, must_exist=False), max_files, style)
+        place, home = open_source(source, recurse), open_library(library, must_exist=False)
+        keep_apart(place, home)
+        return _show_plan(place, home, max_files, style)
     with prefect_api():
-        place = open_source(source, recurse)
-        home = open_library(library, must_exist=False)
+        place, home = open_source(source, recurse), open_library(library, must_exist=False)
+        keep_apart(place, home)
         flow = _FLOWS[place.get_block_type_slug()]
         state: State[IngestReport] = flow(place, home, max_files=max_files, strict=strict, return_state=True)
-    result = _result(state)
-    if isinstance(result, CatchmentError):
-        raise result
-    _print_report(result, home, style)
+    _print_report(_result(state), home, style)
     return 0
 
 
-@described
+@with_help
 def ingest_all(
     *,
     max_files_per_source: MaxFiles = None,
@@ -86,8 +84,6 @@ def ingest_all(
             home, max_files_per_source, strict=strict, dry_run=dry_run, return_state=True
         )
     reports = _result(state)
-    if isinstance(reports, CatchmentError):
-        raise reports
     if not reports:
         print("No source is saved: add one with catchment sources add.", file=sys.stderr)  # noqa: T201
     print_rows((report.to_dict() for report in reports), ("source", *_FIGURES, "message"), style=style)
@@ -97,7 +93,7 @@ def ingest_all(
     return int(any(report.status is RunStatus.FAILED for report in reports))
 
 
-@described
+@with_help
 def list_source(source: Source, /, *, recurse: Recurse = None, style: Format = "table") -> int:
     """Show every file that SOURCE holds and an ingest would look at; nothing is fetched or written down."""
     place = open_source(source, recurse)
@@ -109,14 +105,11 @@ def list_source(source: Source, /, *, recurse: Recurse = None, style: Format = "
 
 
 def _result(state: State[Any]) -> Any:
-    """Return what a flow returned, or the error that a person has to know, as a CatchmentError."""
+    """Return what a flow returned, or raise what it ended with."""
     result = state.result(raise_on_failure=False)
-    if isinstance(result, CatchmentError) or not isinstance(result, BaseException):
-        return result
-    if isinstance(result, KeyboardInterrupt):
+    if isinstance(result, BaseException):
         raise result
-    message = f"The run ended with an unexpected {type(result).__name__}; --verbose shows Prefect's log of it."
-    raise CatchmentError(message) from result
+    return result
 
 
 def _print_report(report: IngestReport, library: ImageLibrary, style: Style) -> None:
@@ -134,9 +127,8 @@ def _print_report(report: IngestReport, library: ImageLibrary, style: Style) -> 
     print_rows([report.to_dict()], _FIGURES)
     if report.failed + report.quarantined:
         print()  # noqa: T201
-        files = describe_run(library.catalog(), report.run_id)["files"]
-        failures = (file for file in files if file["verdict"] in {"failed", "quarantined"})
-        print_rows(islice(failures, _MOST_FAILURES), ("verdict", "key", "reason", "message"))
+        failures = list_run_failures(library.catalog(), report.run_id, _MOST_FAILURES)
+        print_rows(failures, ("verdict", "key", "reason", "message"))
         if report.failed + report.quarantined > _MOST_FAILURES:
             print(f"… all of them: catchment status {report.run_id}")  # noqa: T201
 
@@ -144,7 +136,7 @@ def _print_report(report: IngestReport, library: ImageLibrary, style: Style) -> 
 def _show_plan(source: ImageSource, library: ImageLibrary, max_files: int | None, style: Style) -> int:
     """Print what an ingest would take; no flow, no server, and not even the library's folder is made."""
     with source.connected():
-        listing = source.list_files()
+        listing = drop_long_names(source.list_files())
     plan = make_plan(listing, read_known(library, source.source_name)).take(max_files)
     print_rows(_iter_decisions(plan), ("decision", "key", "size", "modified"), style=style)
     if style == "table":

@@ -38,14 +38,14 @@ def limit_lines(limit: int | None, style: str) -> int | None:
     return TABLE_LINES if limit is None and style == "table" else limit
 
 
-def described(command: F) -> F:
+def with_help(command: F) -> F:
     """Give each option of `command` the description of its pydantic Field as help, so that flows and commands agree."""
     hints = get_type_hints(command, include_extras=True)
-    command.__annotations__ = {name: _with_help(hint) for name, hint in hints.items()}
+    command.__annotations__ = {name: _add_help(hint) for name, hint in hints.items()}
     return command
 
 
-def _with_help(hint: Any) -> Any:
+def _add_help(hint: Any) -> Any:
     if get_origin(hint) is not Annotated:
         return hint
     texts = [part.description for part in get_args(hint) if isinstance(part, FieldInfo) and part.description]
@@ -67,8 +67,9 @@ def open_library(wanted: str | None, *, must_exist: bool = True) -> ImageLibrary
         await_api()
         try:
             library = ImageLibrary.load(name)  # type: ignore[assignment] # in sync code it is no coroutine
-        except ValueError as error:
-            raise WrongUse(f"There is no saved library {wanted}; save it in Prefect's UI, or name a folder.") from error
+        except (ValueError, RuntimeError):  # the latter: what is saved is not valid any more, and its cause quotes it
+            text = f"There is no usable saved library {wanted}; save it in Prefect's UI, or name a folder."
+            raise WrongUse(text) from None
     else:
         library = ImageLibrary(folder=Path(wanted))
     if must_exist and not library.has_catalog:

@@ -97,7 +97,7 @@ def start_own_server() -> OwnServer | None:
         port = int(probe.getsockname()[1])
     log = tempfile.TemporaryFile(prefix="catchment-server-")  # noqa: SIM115 - lives as long as the server
     process = subprocess.Popen(  # noqa: S603 - our own file, by this very Python
-        [sys.executable, "-P", str(Path(__file__).with_name("cli_serve.py")), str(port)],
+        [sys.executable, "-P", str(Path(__file__).with_name("_prefect_server.py")), str(port)],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,

@@ -5,11 +5,9 @@ import inspect
 import os
 import re
 import sys
-import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 from cyclopts import App, Parameter
 from prefect.blocks.core import Block
@@ -18,14 +16,20 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from blocks._errors import WrongUse
+from blocks import _catalog_queries
+from blocks._errors import CatchmentError, WrongUse
+from blocks._schema import FileState
 from blocks.source import ImageSource
-from flows._table import print_fields, print_rows
-from flows.cli_options import Format, explain
+from flows._table import Row, print_fields, print_rows
+from flows.cli_options import Format, Library, explain, open_library
 from flows.cli_server import await_api
-from tasks.sources import SOURCE_KINDS, list_source_names, load_source, load_sources
+from tasks.sources import SOURCE_KINDS, classes_of, list_source_names, load_source, load_sources, refers_to_block
 
 Name = Annotated[str, Parameter(help="A saved source, such as http-directory/garden.")]
+
+_COLUMNS = ("source", "active", "last_status", "last_pull_timestamp", "last_pulled_filename", "stored", "failed",
+            "quarantined", "vanished", "root", "message")  # fmt: skip
+_LAST = ("last_status", "last_message", "last_listed_at", "last_pull_timestamp", "last_pulled_filename")
 
 _NAME = re.compile(r"[a-z0-9-]+")  # as Prefect wants it of a Block document
 
@@ -35,18 +39,47 @@ sources.command(add)
 
 
 @sources.default
-def list_sources(*, style: Format = "table") -> int:
-    """Show every saved source."""
+def list_sources(*, library: Library = None, style: Format = "table") -> int:
+    """Show every source, saved or once taken from, with its last pull and how its files stand in the library."""
     await_api()
     saved, broken = load_sources()
-    rows: list[dict[str, object]] = [
-        {"source": place.source_name, "active": place.is_active, "root": place.root, "message": None} for place in saved
-    ]
-    rows += [{"source": name, "active": None, "root": None, "message": str(error)} for name, error in broken.items()]
-    print_rows(sorted(rows, key=lambda row: str(row["source"])), ("source", "active", "root", "message"), style=style)
-    if not rows:
+    known = _read_catalog(library)
+    told: dict[str, tuple[bool | None, str | None, str | None]] = {
+        name: (None, row["root"], "not saved") for name, row in known.items()
+    }
+    told |= {place.source_name: (place.is_active, place.root, None) for place in saved}
+    told |= {name: (None, None, str(error)) for name, error in broken.items()}
+    rows = (
+        {"source": name, "active": active, "root": root, "message": message} | _describe_pulls(known.get(name))
+        for name, (active, root, message) in sorted(told.items())
+    )
+    print_rows(rows, _COLUMNS, style=style)
+    if not (saved or broken):
         print("No source is saved: add one with catchment sources add.", file=sys.stderr)  # noqa: T201
     return 0
+
+
+def _read_catalog(wanted: str | None) -> dict[str, Row]:
+    """Return what the library's catalog knows of each source, by name.
+
+    Raises:
+        CatchmentError: a library was named and can not be read; the default one is told of and passed by.
+    """
+    try:
+        home = open_library(wanted, must_exist=wanted is not None)
+        return {row["name"]: row for row in _catalog_queries.list_sources(home.catalog())} if home.has_catalog else {}
+    except CatchmentError as error:
+        if wanted is not None:
+            raise
+        print(f"warning: what came from them is not shown: {error}", file=sys.stderr)  # noqa: T201
+        return {}
+
+
+def _describe_pulls(known: Row | None) -> dict[str, object]:
+    """Return the last pull of a source and how many of its files stand how; nothing where none ever came."""
+    if known is None:
+        return dict.fromkeys([*_LAST, *FileState, "vanished"])
+    return {**{name: known[name] for name in _LAST}, **known["files"], "vanished": known["vanished"]}
 
 
 @sources.command
@@ -75,14 +108,16 @@ def resume(name: Name, /) -> int:
 def remove(name: Name, /, *, yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False) -> int:
     """Remove a saved source; what came from it stays in the library and the catalog."""
     await_api()
-    document_id = _document_of(load_source(name))
+    if name not in list_source_names():  # not loaded: what is not valid any more can be removed, too
+        raise WrongUse(f"There is no saved source {name}; see: catchment sources")
     if not yes:
         if not sys.stdin.isatty():
             raise WrongUse(f"Removing {name} asks first, and nobody is there to answer: say --yes.")
         if input(f"Remove {name}? What came from it stays. [y/N] ").strip().lower() not in {"y", "yes"}:
             raise WrongUse(f"{name} was left as it is.")
+    slug, _, document = name.partition("/")
     with get_client(sync_client=True) as client:
-        client.delete_block_document(document_id)
+        client.delete_block_document(client.read_block_document_by_name(document, slug, include_secrets=False).id)
     print(f"{name} is removed")  # noqa: T201
     return 0
 
@@ -90,7 +125,6 @@ def remove(name: Name, /, *, yes: Annotated[bool, Parameter(negative="", help="D
 def _set_active(name: str, *, is_active: bool) -> int:
     await_api()
     source = load_source(name)
-    _document_of(source)
     source.is_active = is_active
     _save(source, source._block_document_name or "", overwrite=True)
     print(f"{name} is {'active' if is_active else 'paused'}")  # noqa: T201
@@ -100,11 +134,6 @@ def _set_active(name: str, *, is_active: bool) -> int:
 def _save(source: ImageSource, name: str, *, overwrite: bool) -> None:
     type(source).register_type_and_schema()
     source.save(name, overwrite=overwrite)
-
-
-def _document_of(source: ImageSource) -> UUID:
-    assert source._block_document_id is not None, "a saved source has a document"  # noqa: S101
-    return source._block_document_id
 
 
 def _iter_fields(kind: type[Block]) -> Iterator[str]:
@@ -133,7 +162,7 @@ def _make_add(kind: type[ImageSource]) -> Callable[..., int]:
             if _is_secret(kind.model_fields[field]) and (variable := os.environ.get(f"CATCHMENT_{field.upper()}")):
                 values.setdefault(field, variable)
         await_api()
-        for field in [field for field in values if _is_block(kind.model_fields[field])]:
+        for field in [field for field in values if refers_to_block(kind.model_fields[field])]:
             values[field] = _load_block(values[field])
         try:
             source = kind(**values)
@@ -173,7 +202,7 @@ def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
         name = f"{name}_file"
         hint = Path | None
         text = f"File with it, - asks for it (or reads standard input); else CATCHMENT_{name[:-5].upper()}. {text}"
-    elif _is_block(field):
+    elif refers_to_block(field):
         hint, text = str | None, f"{text} Name a saved Block: type-slug/name."
     default = None if field.default is PydanticUndefined or field.default_factory else field.default
     if field.is_required():
@@ -186,17 +215,8 @@ def _make_option(name: str, field: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _parts(hint: Any) -> Iterator[Any]:
-    inner = typing.get_args(hint)
-    yield from (part for arg in inner for part in _parts(arg)) if inner else (hint,)
-
-
 def _is_secret(field: FieldInfo) -> bool:
-    return SecretStr in _parts(field.annotation)
-
-
-def _is_block(field: FieldInfo) -> bool:
-    return any(isinstance(part, type) and issubclass(part, Block) for part in _parts(field.annotation))
+    return SecretStr in classes_of(field.annotation)
 
 
 def _read_secret(field: str, path: Path) -> str:
@@ -213,8 +233,8 @@ def _read_secret(field: str, path: Path) -> str:
 def _load_block(name: str) -> Block:
     try:
         return Block.load(name)  # type: ignore[return-value] # in sync code it is no coroutine
-    except (ValueError, RuntimeError) as error:
-        raise WrongUse(f"There is no saved Block {name}; write it as type-slug/name.") from error
+    except (ValueError, RuntimeError):  # the latter: what is saved is not valid any more, and its cause quotes it
+        raise WrongUse(f"There is no usable saved Block {name}; write it as type-slug/name.") from None
 
 
 for _kind in SOURCE_KINDS:

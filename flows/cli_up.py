@@ -12,7 +12,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from blocks._errors import CatchmentError, WrongUse
-from flows._services import Service, StopSignals, is_answering, is_loopback
+from blocks._http import is_loopback
+from flows._services import Service, StopSignals, is_answering
 
 _SETUP_SECONDS = 240.0
 _WATCH_SECONDS = 0.2

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flows._table import Row, print_rows
-from flows.cli_options import Format, Library, described, open_library
+from flows.cli_options import Format, Library, open_library, with_help
 from tasks._verify import Finding, Verifier, VerifyReport
 from tasks.parameters import Quick, Repair
 
 
-@described
+@with_help
 def verify(*, repair: Repair = False, quick: Quick = False, library: Library = None, style: Format = "table") -> int:
     """Hash every image of the library again and show what is missing, altered, orphaned or without its thumbnail.
 

@@ -3,6 +3,8 @@
 Nothing is ever deleted: altered files go to quarantine. Kill it anywhere and start it again.
 """
 
+from typing import cast
+
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
@@ -18,8 +20,12 @@ from tasks.tend import verify
 
 @flow(flow_run_name="verify the library")
 @described
-def tend_library(library: Library = None, quick: Quick = False, repair: Repair = False) -> State[VerifyReport]:
+def tend_library(library: Library = None, quick: Quick = False, repair: Repair = False) -> VerifyReport:
     """Compare every file of the library with the catalog; end Failed while anything is wrong."""
+    return cast("VerifyReport", _tend(library, quick=quick, repair=repair))  # Prefect gives the caller the state's data
+
+
+def _tend(library: ImageLibrary | None, *, quick: bool, repair: bool) -> State[VerifyReport]:
     try:
         report = verify(library or ImageLibrary.default(), quick, repair)
     except CatchmentError as error:
@@ -35,8 +41,6 @@ def tend_library(library: Library = None, quick: Quick = False, repair: Repair =
     ]
     findings = markdown_table(["problem", "key", "repair", "message"], rows) if rows else ""
     create_markdown_artifact(f"# {report.summary}\n\n{findings}", key="library-check", description=report.summary)
-    return (
-        Completed(message=report.summary, data=report)
-        if report.is_sound
-        else Failed(message=report.summary, data=report)
-    )
+    if report.is_sound:
+        return Completed(message=report.summary, data=report)
+    return Failed(message=report.summary, data=report)

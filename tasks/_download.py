@@ -1,14 +1,15 @@
 """Bringing a batch whole into staging, each file failing alone."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from blocks._errors import CatchmentError, LibraryRefused, LibraryUnavailable, Reason, SourceUnavailable
+from blocks._errors import CatchmentError, LibraryRefused, LibraryUnavailable, Reason, SourceRefused, SourceUnavailable
+from blocks._patience import SourceBusy
 from blocks._records import Fetched, Outcome, RemoteFile, Rows, Verdict
 from blocks._storage import translate_disk
 from blocks.source import ImageSource
@@ -33,17 +34,17 @@ class StagedFile:
     fetched: Fetched
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Staged:
     """A downloaded batch: what lies in staging, and the outcome of every file that was tried and does not.
 
-    `untried` files are in neither: the source had stopped answering.
+    `stopped` says why some files were not tried; they are in neither.
     """
 
     title: str
     files: Rows[StagedFile]
     ended: Rows[Outcome]
-    untried: int
+    stopped: str | None
 
 
 def staging_path(staging: Path, key: str) -> Path:
@@ -51,11 +52,27 @@ def staging_path(staging: Path, key: str) -> Path:
     return staging / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def clear_staging(staging: Path) -> None:
-    """Remove what a killed run left, but for cut downloads, which may be resumed."""
-    for path in staging.iterdir():
-        if ".part" not in path.suffixes:
-            path.unlink()
+def clear_staging(staging: Path, wanted: Iterable[str] | None = None) -> None:
+    """Remove what a killed run left, but for cut downloads, which may be resumed: all, or those of the `wanted` keys.
+
+    Raises:
+        LibraryUnavailable, LibraryRefused: the disk would not let go.
+    """
+    try:
+        cut = [path for path in staging.iterdir() if not _is_removed_whole(path)]
+        kept = {staging_path(staging, key).name for key in wanted} if cut and wanted is not None else None
+        for path in cut:
+            if kept is not None and path.name.partition(".")[0] not in kept:
+                path.unlink()
+    except OSError as error:
+        raise translate_disk(error, "the staging folder") from error
+
+
+def _is_removed_whole(path: Path) -> bool:
+    if ".part" in path.suffixes:
+        return False
+    path.unlink()
+    return True
 
 
 def fetch_batch(source: ImageSource, batch: Batch, staging: Path, *, is_last_try: bool) -> Staged:
@@ -67,7 +84,8 @@ def fetch_batch(source: ImageSource, batch: Batch, staging: Path, *, is_last_try
     """
     notes = staging / f"{batch.number}.came"
     came = _NOTES.validate_json(notes.read_bytes()) if notes.exists() else {}
-    ends = _Fetching(source, staging, came).fetch_all(batch.files)
+    fetching = _Fetching(source, staging, came)
+    ends = fetching.fetch_all(batch.files)
     files = [end for end in ends if isinstance(end, StagedFile)]
     failures = [end for end in ends if isinstance(end, tuple)]
     healing = [error for _, error in failures if isinstance(error, SourceUnavailable)]
@@ -82,25 +100,32 @@ def fetch_batch(source: ImageSource, batch: Batch, staging: Path, *, is_last_try
         title=batch.title,
         files=Rows(files),
         ended=Rows(failed_outcome(file, error) for file, error in failures),
-        untried=ends.count(None),
+        stopped=fetching.why_stopped if None in ends else None,
     )
 
 
 def failed_outcome(file: RemoteFile, error: CatchmentError) -> Outcome:
     """Return the outcome of a file that did not come: quarantined if the answer was no image at all, else failed."""
-    refused_by_content = {Reason.HTML_PAGE, Reason.NOT_AN_IMAGE, Reason.TOO_LARGE}
-    verdict = Verdict.QUARANTINED if error.reason in refused_by_content else Verdict.FAILED
+    by_content = error.reason in {Reason.HTML_PAGE, Reason.NOT_AN_IMAGE, Reason.TOO_LARGE}
+    verdict = Verdict.QUARANTINED if by_content and isinstance(error, SourceRefused) else Verdict.FAILED
     return Outcome(file, verdict, error.reason, str(error))
 
 
 class _Fetching:
-    """One pass over a batch that stops asking a source that has stopped answering."""
+    """One pass over a batch that stops asking a source that has stopped answering, or asks to be left alone."""
 
     def __init__(self, source: ImageSource, staging: Path, came: Mapping[str, Fetched]) -> None:
         self._source = source
         self._staging = staging
         self._came = came
         self._unanswered = 0
+        self._asked_to_wait: SourceBusy | None = None
+
+    @property
+    def why_stopped(self) -> str:
+        """Return why not every file was tried."""
+        why = str(self._asked_to_wait or f"{self._source.root} stopped answering.")
+        return f"{why} What was not tried is left for the next run."
 
     def fetch_all(self, files: Sequence[RemoteFile]) -> list[StagedFile | tuple[RemoteFile, CatchmentError] | None]:
         """Return each file staged or with its error, in order; None for those that were not tried."""
@@ -112,7 +137,7 @@ class _Fetching:
     def _fetch(self, file: RemoteFile) -> StagedFile | tuple[RemoteFile, CatchmentError] | None:
         if file.key in self._came:
             return StagedFile(file, self._came[file.key])
-        if self._unanswered >= SILENCE:
+        if self._unanswered >= SILENCE or self._asked_to_wait or self._source.is_stopped:
             return None
         try:
             with self._source.slot():
@@ -121,6 +146,9 @@ class _Fetching:
             raise translate_disk(error, "a download") from error
         except (LibraryUnavailable, LibraryRefused):
             raise  # it is our disk, and no fault of the file's
+        except SourceBusy as error:
+            self._asked_to_wait = error
+            return None
         except CatchmentError as error:
             self._unanswered = self._unanswered + 1 if is_silence(error.reason) else 0
             return file, error

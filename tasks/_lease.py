@@ -3,9 +3,10 @@
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def hold_lease(catalog: Catalog, source_id: int, source_name: str) -> Iterator[L
     holder = _name_holder()
     present = catalog.acquire_lease(source_id, holder, LEASE)
     if present is not None and _is_dead(present):
-        catalog.break_lease(source_id, present)
+        catalog.release_lease(source_id, present)
         present = catalog.acquire_lease(source_id, holder, LEASE)
     if present is not None:
         raise AlreadyRunning(f"{source_name} is being ingested by another run ({present.rpartition(' ')[0]}).")
@@ -54,15 +55,19 @@ def hold_lease(catalog: Catalog, source_id: int, source_name: str) -> Iterator[L
     finally:
         done.set()
         keeper.join()
-        catalog.release_lease(source_id, holder)
+        with suppress(CatchmentError):  # it runs out by itself, and must not hide how the run ended
+            catalog.release_lease(source_id, holder)
 
 
 def _keep(catalog: Catalog, source_id: int, holder: str, lease: Lease, done: threading.Event) -> None:
+    renewed_at = time.monotonic()
     while not done.wait(LEASE.total_seconds() / 4):
+        asked_at = time.monotonic()
         try:
             lease.is_lost = not catalog.renew_lease(source_id, holder, LEASE)
-        except CatchmentError:  # nothing can be said of the lease: the next renewal tells
-            continue
+            renewed_at = asked_at
+        except CatchmentError:  # the lease lasts until its time is up, whether the catalog answers or not
+            lease.is_lost = asked_at - renewed_at > LEASE.total_seconds()
         if lease.is_lost:
             return
 

@@ -52,9 +52,9 @@ except ImportError:
     pass
 
 _MISSING = {
-    "heif": "install pillow-heif (`pip install 'catchment[heif]'`) and run it again",
-    "avif": "install a Pillow that was built with AVIF and run it again",
-    "webp": "install a Pillow that was built with WebP and run it again",
+    "heif": "install pillow-heif (`pip install 'catchment[heif]'`) and say catchment retry --reason unsupported_format",
+    "avif": "install a Pillow that was built with AVIF and say catchment retry --reason unsupported_format",
+    "webp": "install a Pillow that was built with WebP and say catchment retry --reason unsupported_format",
 }
 # These plugins compare sizes with Image.MAX_IMAGE_PIXELS while they decode, and warn: smaller images only.
 _WARY_PLUGINS = {"gif", "tiff"}

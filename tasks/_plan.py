@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from blocks._catalog import KNOWN_SCHEMA
+from blocks._catalog_outcomes import MAX_ATTEMPTS
 from blocks._errors import Reason
 from blocks._records import LISTING_SCHEMA, Listing, RemoteFile, Rows, iter_files
 from blocks._schema import LONGEST_NAME
@@ -14,16 +15,13 @@ from blocks.library import ImageLibrary
 MAX_BATCH_BYTES = 128_000_000
 """Most listed bytes in one batch, so that the staging area stays small whatever the size of the files."""
 
-MAX_ATTEMPTS = 5
-"""So many failures in a row park a file until it changes or a person asks."""
-
 _FETCHED = ("new", "changed", "retry")
 
 _MAY_HEAL_UNSEEN = [Reason.TRUNCATED.value, Reason.HTML_PAGE.value, Reason.CORRUPT.value]
 """Quarantined for a fault that its writer or server may mend without the listing showing it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Batch:
     """Files that go through download, process and store together; `number` counts from 1 of `total`."""
 
@@ -39,7 +37,7 @@ class Batch:
         return f"batch {self.number} of {self.total} ({len(self.files)} files)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Plan:
     """What the diff decided about every listed or known file; each is in exactly one class.
 

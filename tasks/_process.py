@@ -1,5 +1,6 @@
 """Looking at a staged batch: every image proven whole, measured and given a thumbnail, each failing alone."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ class RejectedFile:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Processed:
     """A batch that was looked at: what to store, what to set aside, and what never came."""
 
@@ -58,15 +59,20 @@ def _inspect_one(item: StagedFile, arrived: datetime) -> AcceptedFile | Rejected
     thumbnail = fetched.path.with_name(fetched.path.name + ".thumb")
     try:
         content = fetched.path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != fetched.sha256:
+            return _reject(item, Verdict.FAILED, Reason.DIGEST_MISMATCH, "It changed in staging; it is fetched again.")
         seen = inspect_image(content, key=file.key, sha256=fetched.sha256, modified=modified, arrived=arrived)
         thumbnail.write_bytes(seen.thumbnail)
     except BadImage as error:
-        outcome = Outcome(file, Verdict.QUARANTINED, error.reason, str(error), fetched.sha256, fetched.size)
-        return RejectedFile(fetched.path, outcome)
+        return _reject(item, Verdict.QUARANTINED, error.reason, str(error))
     except OSError as error:
         raise translate_disk(error, "a staged file") from error
     except Exception as error:  # noqa: BLE001 - a decoder's surprise, or a lack of memory, must cost only its file
         message = f"Looking at the file ended in an unexpected {type(error).__name__}; it is tried again, then parked."
-        outcome = Outcome(file, Verdict.FAILED, Reason.CORRUPT, message, fetched.sha256, fetched.size)
-        return RejectedFile(fetched.path, outcome)
+        return _reject(item, Verdict.FAILED, Reason.CORRUPT, message)
     return AcceptedFile(file, fetched.path, thumbnail, seen.facts, modified, fetched.warning)
+
+
+def _reject(item: StagedFile, verdict: Verdict, reason: Reason, message: str) -> RejectedFile:
+    fetched = item.fetched
+    return RejectedFile(fetched.path, Outcome(item.file, verdict, reason, message, fetched.sha256, fetched.size))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from blocks._catalog import Catalog
-from blocks._errors import CatchmentError, LibraryUnavailable, Reason
-from blocks._layout import render_layout
+from blocks._errors import CatchmentError, KeyRefused, Reason
+from blocks._layout import make_thumbnail_key, render_layout
 from blocks._records import Outcome, Verdict
 from blocks._storage import Incoming, Storage
 from blocks.library import ImageLibrary
@@ -47,7 +47,8 @@ def store_batch(
     Bytes the catalog knows already are stored no second time; their file becomes one more place where they were seen.
 
     Raises:
-        LibraryUnavailable: storage or catalog did not answer; the batch's files are still in staging.
+        LibraryUnavailable: storage or catalog did not answer.
+        LibraryRefused: storage or catalog can not be used; either way no file is judged, and the next run takes them.
     """
     catalog, storage = library.catalog(), library.storage()
     for rejected in processed.rejected:
@@ -68,11 +69,6 @@ def store_batch(
         size=sum(end.size for end in recorded),
         unanswered=sum(is_silence(end.reason) for end in recorded),
     )
-
-
-def thumbnail_key(sha256: str) -> str:
-    """Return where the thumbnail of an image lies in the library."""
-    return f".catchment/thumbnails/{sha256[:2]}/{sha256}.jpg"
 
 
 def _store_accepted(
@@ -100,17 +96,18 @@ def _store_accepted(
         )
         for item in firsts.values()
     ]
-    placed = dict(zip(firsts, storage.put_files(arrivals), strict=True))
-    for sha256, item in firsts.items():
-        if not isinstance(placed[sha256], CatchmentError):
-            storage.put_bytes(thumbnail_key(sha256), item.thumbnail.read_bytes())
+    placed: dict[str, str | KeyRefused] = {}
+    for sha256, result in zip(firsts, storage.put_files(arrivals), strict=True):
+        if isinstance(result, CatchmentError) and not isinstance(result, KeyRefused):
+            raise result  # the library's fault, which no file is charged with
+        placed[sha256] = result
+    kept = [sha256 for sha256, key in placed.items() if isinstance(key, str)]
+    storage.put_many({make_thumbnail_key(sha256): firsts[sha256].thumbnail for sha256 in kept})
     for item in accepted:
         sha256 = item.facts.sha256
         is_first = firsts.get(sha256) is item
         key = known[sha256].storage_key if sha256 in known else placed[sha256]
-        if isinstance(key, LibraryUnavailable):
-            raise key
-        if isinstance(key, CatchmentError):
+        if isinstance(key, KeyRefused):
             yield Outcome(item.file, Verdict.FAILED, Reason.STORAGE, str(key), sha256, item.facts.size)
             continue
         yield Outcome(
@@ -120,7 +117,7 @@ def _store_accepted(
             size=item.facts.size,
             facts=item.facts,
             storage_key=key,
-            thumbnail_key=thumbnail_key(sha256),
+            thumbnail_key=make_thumbnail_key(sha256),
             warning=item.warning,
         )
 

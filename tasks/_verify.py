@@ -14,12 +14,19 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from blocks._catalog_queries import iter_stored_images
-from blocks._catalog_upkeep import KEPT_HERE, count_images, find_unknown_keys, forget_image, relink_image
+from blocks._catalog_upkeep import (
+    KEPT_HERE,
+    count_images,
+    count_listed_places,
+    find_unknown_keys,
+    forget_image,
+    relink_image,
+)
 from blocks._errors import CatchmentError, LibraryRefused, LibraryUnavailable, Reason
 from blocks._layout import make_thumbnail_key
 from blocks._records import Outcome, RemoteFile, Verdict
 from blocks._schema import RunStatus
-from blocks._storage import CHUNK_BYTES
+from blocks._storage import CHUNK_BYTES, Stored, translate_disk
 from blocks.library import ImageLibrary
 from tasks._image import BadImage, Inspection, inspect_image
 
@@ -135,7 +142,7 @@ class Verifier:
                 return Finding(Problem.ALTERED, key, sha256, f"{stored.size:,} bytes where {row['size']:,} were stored")
             if not self._quick and (found := self._storage.hash_object(key)) != sha256:
                 return Finding(Problem.ALTERED, key, sha256, f"its bytes hash to {found}")
-            if row["thumbnail_key"] and self._storage.stat(row["thumbnail_key"]) is None:
+            if row["thumbnail_key"] and _is_empty(self._storage.stat(row["thumbnail_key"])):
                 return Finding(Problem.NO_THUMBNAIL, key, sha256)
         except LibraryRefused as error:
             return Finding(Problem.UNREADABLE, key, sha256, str(error))
@@ -158,20 +165,24 @@ class Verifier:
         return finding
 
     def _set_aside(self, finding: Finding) -> Finding:
+        """Quarantine an altered image that can be fetched again; one that can not stays: it is the only copy."""
+        if not count_listed_places(self._catalog, _digest_of(finding)):
+            return _tell_lost(finding)
         copy = self._library.staging_folder("verify") / hashlib.sha256(finding.key.encode()).hexdigest()
-        with self._storage.open(finding.key) as altered, copy.open("wb") as out:
-            while chunk := altered.read(CHUNK_BYTES):
-                out.write(chunk)
+        try:
+            with self._storage.open(finding.key) as altered, copy.open("wb") as out:
+                while chunk := altered.read(CHUNK_BYTES):
+                    out.write(chunk)
+        except OSError as error:
+            raise translate_disk(error, f"a copy of {finding.key}") from error
         kept = self._library.quarantine(copy, finding.key, Reason.DIGEST_MISMATCH)
         self._storage.delete(finding.key)
         return self._have_fetched(replace(finding, message=f"{finding.message}; kept as {kept}"))
 
     def _have_fetched(self, finding: Finding) -> Finding:
-        assert finding.sha256 is not None, "a lost image is known by its digest"  # noqa: S101
-        if count := forget_image(self._catalog, finding.sha256):
+        if count := forget_image(self._catalog, _digest_of(finding)):
             return replace(finding, repair=f"will be fetched again from {count} {'file' if count == 1 else 'files'}")
-        lost = "no source lists it any more, so it can not be fetched again"
-        return replace(finding, message=f"{finding.message}; {lost}" if finding.message else lost)
+        return _tell_lost(finding)
 
     def _check_orphans(self) -> Iterator[Finding]:
         run: tuple[int, int] | None = None
@@ -205,7 +216,9 @@ class Verifier:
             seen = self._inspect(orphan.key, sha256)
             thumbnail_key = make_thumbnail_key(sha256)
             self._storage.put_bytes(thumbnail_key, seen.thumbnail)
-        except (LibraryRefused, BadImage) as error:
+        except LibraryUnavailable:
+            raise
+        except (CatchmentError, BadImage) as error:
             return replace(orphan, message=str(error))
         adopted = Outcome(
             file=RemoteFile(orphan.key, size),
@@ -230,6 +243,21 @@ def verify_library(verifier: Verifier) -> VerifyReport:
     for finding in verifier.findings():
         report.add(finding)
     return report
+
+
+def _is_empty(thumbnail: Stored | None) -> bool:
+    """Tell whether there is no thumbnail; one of 0 bytes is what a power cut leaves."""
+    return thumbnail is None or thumbnail.size == 0
+
+
+def _digest_of(finding: Finding) -> str:
+    assert finding.sha256 is not None, "an image of the catalog is known by its digest"  # noqa: S101
+    return finding.sha256
+
+
+def _tell_lost(finding: Finding) -> Finding:
+    lost = "no source lists it any more, so it can not be fetched again"
+    return replace(finding, message=f"{finding.message}; {lost}" if finding.message else lost)
 
 
 def _pages(items: Iterable[T]) -> Iterator[Sequence[T]]:

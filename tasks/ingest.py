@@ -7,7 +7,7 @@ from prefect import get_run_logger, task
 from prefect.events import emit_event
 from prefect.runtime import task_run
 
-from blocks._records import Listing
+from blocks._records import Listing, Verdict
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
 from tasks._download import Staged, fetch_batch
@@ -76,9 +76,10 @@ def store(processed: Processed, source: ImageSource, library: ImageLibrary, ids:
     """
     stored = store_batch(processed, source, library, ids, now=datetime.now(UTC))
     get_run_logger().info("%s: %s", processed.title, stored.counts)
-    emit_event(
-        event="catchment.image.stored",
-        resource={"prefect.resource.id": f"catchment.source.{source.source_name}"},
-        payload={"run_id": ids.run_id, "bytes": stored.size, **stored.counts},
-    )
+    if stored.counts[Verdict.STORED]:
+        emit_event(
+            event="catchment.image.stored",
+            resource={"prefect.resource.id": f"catchment.source.{source.source_name}"},
+            payload={"run_id": ids.run_id, "bytes": stored.size, **stored.counts},
+        )
     return stored

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from blocks._errors import LibraryUnavailable, SourceUnavailable
+from blocks._patience import SourceBusy
 
 
 class TaskPolicy(TypedDict, total=False):
@@ -25,12 +26,15 @@ TRIES = 3
 
 
 def heals(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a failed task's error is one that time may mend, and a try is left.
+    """Tell whether a failed task's error is one that a few seconds may mend, and a try is left.
+
+    A source that asks for a longer wait than a run has is left alone.
 
     Prefect wants a plain function here: with a partial, a bound method or a callable object it silently never retries.
     """
     error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
-    return task_run.run_count < TRIES and isinstance(error, SourceUnavailable | LibraryUnavailable)
+    may_heal = isinstance(error, SourceUnavailable | LibraryUnavailable) and not isinstance(error, SourceBusy)
+    return task_run.run_count < TRIES and may_heal
 
 
 OUTSIDE = TaskPolicy(

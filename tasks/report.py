@@ -6,10 +6,12 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from typing import Self
+from contextlib import contextmanager
+from typing import Self, cast
 from uuid import UUID
 
 from PIL import Image
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -36,6 +38,15 @@ def artifact_key(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
+@contextmanager
+def best_effort(what: str) -> Iterator[None]:
+    """Go on where Prefect's API does not take what is only shown: a run that stored everything has not failed."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever its client stumbles over
+        get_run_logger().warning("%s could not be shown: %s", what, type(error).__name__)
+
+
 class Progress:
     """How far a run is: a progress artifact, renewed at most once a second, and a bar where a terminal is."""
 
@@ -43,9 +54,13 @@ class Progress:
         self._total = total
         self._done = 0
         self._shown_at = time.monotonic()
-        self._artifact = total and create_progress_artifact(
-            progress=0.0, key=artifact_key("progress", source_name), description=f"{source_name}: {total} files"
-        )
+        self._artifact: UUID | None = None
+        if total:
+            with best_effort("progress"):
+                created = create_progress_artifact(
+                    progress=0.0, key=artifact_key("progress", source_name), description=f"{source_name}: {total} files"
+                )
+                self._artifact = cast("UUID", created)  # typed for coroutines too, which this is not
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -69,8 +84,9 @@ class Progress:
 
     def _show(self) -> None:
         self._shown_at = time.monotonic()
-        if isinstance(self._artifact, UUID):
-            update_progress_artifact(self._artifact, progress=100 * self._done / self._total)
+        if self._artifact is not None:
+            with best_effort("progress"):
+                update_progress_artifact(self._artifact, progress=100 * self._done / self._total)
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
@@ -87,7 +103,8 @@ def publish_plan(plan: Plan, source_name: str) -> None:
     text = f"# Plan for {escape_cell(source_name)}\n\n{markdown_table(plan.counts, [plan.counts.values()])}\n\n"
     if cells:
         text += markdown_table(["decision", "key", "size", "modified"], cells)
-    create_markdown_artifact(text, key=artifact_key("plan", source_name), description="What a run would take")
+    with best_effort("the plan"):
+        create_markdown_artifact(text, key=artifact_key("plan", source_name), description="What a run would take")
 
 
 def publish_report(report: IngestReport, library: ImageLibrary) -> None:
@@ -104,7 +121,8 @@ def publish_report(report: IngestReport, library: ImageLibrary) -> None:
     if report.run_id is not None:
         parts += _describe_files(report.run_id, library)
     key = artifact_key("report", report.source)
-    create_markdown_artifact("\n\n".join(parts), key=key, description=report.summary)
+    with best_effort("the report"):
+        create_markdown_artifact("\n\n".join(parts), key=key, description=report.summary)
 
 
 def _describe_files(run_id: int, library: ImageLibrary) -> Iterator[str]:

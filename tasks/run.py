@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from blocks._catalog import Catalog
 from blocks._catalog_queries import describe_run
 from blocks._errors import CatchmentError, LibraryUnavailable, SourceUnavailable
 from blocks._schema import RunStatus
@@ -81,9 +81,8 @@ def _ingest(
     report = run.report
     if strict and report.failed + report.quarantined:
         message = f"{report.failed} failed and {report.quarantined} quarantined of {report.planned} files"
-        return Failed(
-            message=message, data=CatchmentError(f"{name}: {message}; see: catchment status {run.ids.run_id}")
-        )
+        advice = f"{name}: {message}; see: catchment status {report.run_id}"
+        return Failed(message=message, data=CatchmentError(advice))
     return Completed(message=report.summary, data=report)
 
 
@@ -109,52 +108,67 @@ def ingest_run(source: ImageSource, library: ImageLibrary) -> Iterator["IngestRu
     source_id = catalog.ensure_source(
         name, source.get_block_type_slug(), source.root, source.location, source.owner, now=datetime.now(UTC)
     )
-    with hold_lease(catalog, source_id, name) as lease, source.connected():
-        staging = library.staging_folder(str(source_id))
-        clear_staging(staging)
-        run_id = catalog.begin_run(source_id, flow_run.get_id(), now=datetime.now(UTC))
-        run = IngestRun(source, catalog, source_id, run_id, staging, lease)
-        status: RunStatus = RunStatus.FAILED
-        message: str | None = "the run was stopped"
-        try:
-            yield run
-            status, message = run.status, None
-        except CatchmentError as error:
-            message = str(error)
-            raise
-        except Exception as error:
-            message = f"unexpected {type(error).__name__}"
-            raise
-        finally:
-            run.wait_for_batches()
-            catalog.finish_run(run_id, status, message, now=datetime.now(UTC))
-            publish_report(run.report, library)
+    try:
+        with hold_lease(catalog, source_id, name) as lease, source.connected():
+            staging = library.staging_folder(str(source_id))
+            clear_staging(staging)
+            run_id = catalog.begin_run(source_id, flow_run.get_id(), now=datetime.now(UTC))
+            run = IngestRun(source, library, RunIds(run_id, source_id), staging, lease)
+            try:
+                yield run
+                run.end()
+            except BaseException as error:
+                run.abandon(error)
+                raise
+    except AlreadyRunning as error:
+        catalog.note_run(source_id, RunStatus.SKIPPED, str(error), flow_run.get_id(), now=datetime.now(UTC))
+        raise
 
 
 class IngestRun:
     """One ingest under way: paces its batches, follows them to their end and adds up what became of them."""
 
-    def __init__(
-        self, source: ImageSource, catalog: Catalog, source_id: int, run_id: int, staging: Path, lease: Lease
-    ) -> None:
-        self.ids = RunIds(run_id, source_id)
+    def __init__(self, source: ImageSource, library: ImageLibrary, ids: RunIds, staging: Path, lease: Lease) -> None:
+        self.ids = ids
         self.staging = staging
         self._source = source
-        self._catalog = catalog
+        self._library = library
+        self._catalog = library.catalog()
         self._lease = lease
         self._in_flight: deque[tuple[PrefectFuture[Any], ...]] = deque()
         self._unanswered = 0
+        self.report = IngestReport(source.source_name, RunStatus.RUNNING, ids.run_id)
 
-    @property
-    def report(self) -> IngestReport:
-        """Return what the catalog says of this run."""
+    def end(self) -> None:
+        """Write down how the run ended, nothing but single files having failed, and publish its report."""
+        before = self._read_report()
+        status = decide_status(planned=before.planned, quarantined=before.quarantined, failed=before.failed)
+        self._finish(status, None)
+
+    def abandon(self, error: BaseException) -> None:
+        """End a run that `error` broke, as far as may be: nothing raised here hides it.
+
+        What is under way is waited for, so that nothing is stored after the run and its lease have ended.
+        """
+        self._source.stop()
+        if isinstance(error, CatchmentError):
+            message = str(error)
+        else:
+            message = f"unexpected {type(error).__name__}" if isinstance(error, Exception) else "the run was stopped"
+        try:
+            for stages in self._in_flight:
+                stages[-1].wait()
+            self._finish(RunStatus.FAILED, message)
+        except Exception as failure:  # noqa: BLE001 - the next run finds this one interrupted and tells so
+            get_run_logger().warning("the run's end could not be written down: %s", type(failure).__name__)
+
+    def _finish(self, status: RunStatus, message: str | None) -> None:
+        self._catalog.finish_run(self.ids.run_id, status, message, now=datetime.now(UTC))
+        self.report = self._read_report()
+        publish_report(self.report, self._library)
+
+    def _read_report(self) -> IngestReport:
         return IngestReport.of_run(describe_run(self._catalog, self.ids.run_id, limit=0))
-
-    @property
-    def status(self) -> RunStatus:
-        """Return how the run ends if nothing but single files failed."""
-        report = self.report
-        return decide_status(planned=report.planned, quarantined=report.quarantined, failed=report.failed)
 
     def pace(self, plan: Plan) -> Iterator[Batch]:
         """Yield the plan's batches, never more than `IN_FLIGHT` ahead of what is stored.
@@ -171,6 +185,7 @@ class IngestRun:
             unchanged=plan.unchanged,
             vanished=len(plan.vanished),
         )
+        clear_staging(self.staging, wanted=plan.decisions["key"])
         self._catalog.record_listing(
             self.ids.source_id, plan.vanished.to_list(), plan.returned.to_list(), now=datetime.now(UTC)
         )
@@ -186,23 +201,21 @@ class IngestRun:
         """Take note of a batch under way by the futures of its stages, first to last."""
         self._in_flight.append(stages)
 
-    def wait_for_batches(self) -> None:
-        """Wait for whatever is still under way, so that nothing is stored after the run has ended."""
-        for stages in self._in_flight:
-            stages[-1].wait()
-        self._in_flight.clear()
-
     def _settle_oldest(self) -> int:
         """Wait for the oldest batch and return how many of its files were dealt with."""
-        staged, _, stored = [_result_of(stage) for stage in self._in_flight.popleft()]
+        # It stays in flight until it is settled: who stops here has to wait for it all the same.
+        staged, _, stored = [_result_of(stage) for stage in self._in_flight[0]]
+        self._in_flight.popleft()
         if self._lease.is_lost:
             raise LibraryUnavailable(
                 f"The hold on {self._source.source_name} could not be renewed, so this run stops; the next goes on."
             )
         self._unanswered = self._unanswered + stored.files if stored.unanswered == stored.files else 0
-        if staged.untried or self._unanswered >= SILENCE:
+        if staged.stopped:
+            raise SourceUnavailable(staged.stopped)
+        if self._unanswered >= SILENCE:
             raise SourceUnavailable(
-                f"{self._source.root} stopped answering; what was not tried is left for the next run."
+                f"{self._source.root} stopped answering. What was not tried is left for the next run."
             )
         return int(stored.files)
 

@@ -1,14 +1,21 @@
 """The saved sources: Blocks of every kind of source, as Prefect keeps them."""
 
+from collections.abc import Iterator
+from glob import escape
 from http import HTTPStatus
-from typing import cast
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin
+from urllib.parse import unquote
 
+from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from blocks._errors import CatchmentError, WrongUse
 from blocks.http_directory import HttpDirectory
+from blocks.library import ImageLibrary
 from blocks.remote_folder import RemoteFolder
 from blocks.source import ImageSource
 
@@ -17,7 +24,7 @@ SOURCE_KINDS: tuple[type[ImageSource], ...] = (HttpDirectory, RemoteFolder)
 
 
 def load_sources() -> tuple[list[ImageSource], dict[str, CatchmentError]]:
-    """Return every saved source, by name, and for those that can not be loaded the reason why."""
+    """Return every saved source, by name, and for those that can not be loaded the reason why; one costs no other."""
     sources: list[ImageSource] = []
     broken: dict[str, CatchmentError] = {}
     for name in list_source_names():
@@ -25,6 +32,12 @@ def load_sources() -> tuple[list[ImageSource], dict[str, CatchmentError]]:
             sources.append(load_source(name))
         except CatchmentError as error:
             broken[name] = error
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one source, the others have their turn
+            # By its type alone: the text may quote what was saved.
+            broken[name] = CatchmentError(
+                f"The saved source {name} can not be loaded ({type(error).__name__}); edit it in the UI, or remove "
+                f"it: catchment sources remove {name}"
+            )
     return sources, broken
 
 
@@ -66,3 +79,36 @@ def load_source(name: str) -> ImageSource:
         raise WrongUse(f"The saved source {name} is not valid any more ({faults}); edit it in the UI.") from None
     except ValueError as error:
         raise WrongUse(f"There is no saved source {name}; see: catchment sources") from error
+
+
+def keep_apart(source: ImageSource, library: ImageLibrary) -> None:
+    """Let `source`, where it is a folder that the library lies in, leave out what is the library's.
+
+    Raises:
+        WrongUse: the source lies in the library, which would take its own images.
+    """
+    scheme, _, place = source.root.partition("://")
+    if scheme != "file" or library.bucket is not None:
+        return
+    folder, home = Path(unquote(place)).resolve(), Path(library.location).resolve()
+    if folder.is_relative_to(home):
+        raise WrongUse(f"{folder} lies in the library {home}: take from another folder, or name another library.")
+    if home.is_relative_to(folder):
+        pattern = f"{escape(home.relative_to(folder).as_posix())}/*"
+        source.exclude = [*source.exclude, *({pattern} - set(source.exclude))]
+
+
+def refers_to_block(field: FieldInfo) -> bool:
+    """Tell whether a Block's field holds another Block, which is named as `type-slug/name`."""
+    return any(isinstance(part, type) and issubclass(part, Block) for part in classes_of(field.annotation))
+
+
+def classes_of(annotation: Any) -> Iterator[Any]:
+    """Yield the classes that an annotation is made of, through unions, generics and `Annotated`."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        yield str
+        return
+    yield annotation if origin is None else origin
+    for argument in get_args(annotation):
+        yield from classes_of(argument)

@@ -9,12 +9,13 @@ from time import sleep
 
 import polars as pl
 import pytest
+from sqlalchemy import select
 
 from blocks._catalog import KNOWN_SCHEMA, Catalog, open_catalog
-from blocks._catalog_queries import describe_run, list_images, list_locations, list_runs, list_sources
+from blocks._catalog_queries import describe_run, list_images, list_runs, list_sources
 from blocks._errors import Reason, WrongUse
 from blocks._records import RemoteFile
-from blocks._schema import RunStatus
+from blocks._schema import RunStatus, locations
 from tests.blocks.catalog_writer import NOW, begin, duplicate, failed, quarantined, stored
 
 HOUR = timedelta(hours=1)
@@ -40,9 +41,9 @@ def test_a_location_is_completed_not_emptied(catalog: Catalog) -> None:
     first = catalog.upsert_location("north", latitude=52.5, longitude=13.25)
     assert catalog.upsert_location("north", description="By the gate") == first
     catalog.ensure_source("gate", "http", "http://gate.example/", location="north", now=NOW)
-    assert list_locations(catalog) == [
-        {"id": first, "name": "north", "latitude": 52.5, "longitude": 13.25, "description": "By the gate"}
-    ]
+    with catalog.reading() as connection:
+        rows = [dict(row) for row in connection.execute(select(locations)).mappings()]
+    assert rows == [{"id": first, "name": "north", "latitude": 52.5, "longitude": 13.25, "description": "By the gate"}]
 
 
 @pytest.mark.parametrize("place", [{"latitude": 91.0}, {"longitude": -181.0}])
@@ -98,8 +99,8 @@ def test_a_renewed_lease_lasts_from_its_renewal(catalog: Catalog) -> None:
 def test_a_lease_that_was_given_back_or_broken_is_free(catalog: Catalog) -> None:
     _, source_id = begin(catalog)
     catalog.acquire_lease(source_id, "a", HOUR)
-    assert not catalog.break_lease(source_id, "somebody else")
-    assert catalog.break_lease(source_id, "a")
+    assert not catalog.release_lease(source_id, "somebody else")
+    assert catalog.release_lease(source_id, "a")
     assert catalog.acquire_lease(source_id, "b", HOUR) is None
     assert catalog.release_lease(source_id, "b")
     assert catalog.acquire_lease(source_id, "c", HOUR) is None

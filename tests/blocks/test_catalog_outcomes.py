@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
+from time import sleep
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select, update
 
 from blocks._catalog import Catalog, open_catalog
 from blocks._catalog_queries import describe_run, iter_stored_images, list_images, list_runs
-from blocks._errors import Reason, WrongUse
-from blocks._records import Outcome, RemoteFile, Verdict
+from blocks._catalog_upkeep import forget_image
+from blocks._errors import LibraryUnavailable, Reason, WrongUse
+from blocks._records import CaptureTime, Outcome, RemoteFile, TimeWitness, Verdict
 from blocks._schema import LONGEST_NAME, RunStatus, files, images, outcomes, runs
 from tests.blocks.catalog_writer import NOW, begin, duplicate, failed, make_facts, quarantined, stored
 
@@ -216,10 +218,54 @@ def test_a_storage_key_taken_by_other_bytes_costs_only_that_file(catalog: Catalo
 
 def test_a_duplicate_of_an_unknown_image_is_refused_whole(catalog: Catalog) -> None:
     run_id, source_id = begin(catalog)
-    with pytest.raises(WrongUse, match=r"copy\.jpg"):
+    with pytest.raises(LibraryUnavailable, match=r"copy\.jpg"):
         catalog.record_outcomes(run_id, source_id, [stored(1), duplicate(2, "copy.jpg")], now=NOW)
     assert states(catalog, source_id) == {}
     assert list(iter_stored_images(catalog)) == []
+
+
+def test_an_image_that_a_repair_forgot_meanwhile_is_stored_by_the_next_try(catalog: Catalog) -> None:
+    run_id, source_id = begin(catalog)
+    catalog.record_outcomes(run_id, source_id, [stored(1, "a.jpg")], now=NOW)
+    forgotten = threading.Event()
+
+    def forget_slowly(connection: Connection) -> None:
+        connection.execute(update(files).values(state="retry", sha256=None))
+        connection.execute(images.delete())
+        forgotten.set()
+        sleep(0.5)  # long enough for the other writer to come between
+
+    with ThreadPoolExecutor(1) as pool:
+        repair = pool.submit(catalog.write, forget_slowly)
+        forgotten.wait()
+        with pytest.raises(LibraryUnavailable, match="try again"):
+            catalog.record_outcomes(run_id, source_id, [duplicate(1, "copy.jpg")], now=NOW)
+        repair.result()
+    [outcome] = catalog.record_outcomes(run_id, source_id, [stored(1, "copy.jpg")], now=NOW)
+    assert outcome.verdict is Verdict.STORED
+    assert forget_image(catalog, str(outcome.sha256)) == 1
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Pacific/Kiritimati"])
+def test_the_calendars_edges_are_kept_whatever_the_servers_zone(
+    catalog_url: str, zone: str, request: pytest.FixtureRequest
+) -> None:
+    if catalog_url.startswith("postgresql"):
+        name = catalog_url.rpartition("/")[2]
+        request.getfixturevalue("postgres").run(f"ALTER DATABASE \"{name}\" SET timezone TO '{zone}'")
+    edges = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    with open_catalog(catalog_url) as catalog:
+        run_id, source_id = begin(catalog)
+        for number, edge in enumerate(edges):
+            captured = CaptureTime(edge.replace(tzinfo=None), 0, TimeWitness.SERVER)
+            said = stored(number, facts=replace(make_facts(number), captured=captured))
+            said = replace(said, file=replace(said.file, modified=edge))
+            assert catalog.record_outcomes(run_id, source_id, [said], now=edge) == [said]
+        assert sorted(catalog.known_files(source_id)["modified"]) == edges
+        with catalog.reading() as connection:
+            wanted = select(images.c.captured_local, images.c.captured_utc, images.c.stored_at)
+            rows = connection.execute(wanted.order_by(images.c.captured_local)).all()
+        assert [tuple(row) for row in rows] == [(edge.replace(tzinfo=None), edge, edge) for edge in edges]
 
 
 def test_a_key_named_twice_is_refused(catalog: Catalog) -> None:

@@ -1,6 +1,7 @@
 """What people read from a catalog: images, attempts, runs and sources, found by index whatever its size."""
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,8 @@ from blocks._catalog import Catalog, open_catalog
 from blocks._catalog_queries import (
     describe_image,
     describe_run,
-    describe_source,
+    iter_images,
+    iter_run_files,
     iter_run_thumbnails,
     iter_stored_images,
     list_images,
@@ -205,19 +207,6 @@ def test_sources_are_shown_with_how_their_files_stand(filled: Catalog) -> None:
     assert (south["vanished"], south["location"], south["last_listed_at"]) == (1, "south gate", NOW + 2 * HOUR)
 
 
-def test_a_source_is_described_by_what_its_images_come_to(filled: Catalog) -> None:
-    assert describe_source(filled, "north") == {
-        "source": "north", "images": 3, "bytes": 60_001 + 60_002 + 60_003, "formats": {"jpeg": 3},
-        "cameras": {"north gate": 2, "other": 1},
-        "first_capture": datetime(2026, 1, 1, 0, 1), "last_capture": datetime(2026, 1, 1, 0, 3),  # noqa: DTZ001
-    }  # fmt: skip
-
-
-def test_a_source_without_images_is_described_too(catalog: Catalog) -> None:
-    begin(catalog)
-    assert describe_source(catalog, "gate")["bytes"] == 0
-
-
 @pytest.mark.parametrize("count", [9, 10])
 def test_stored_images_are_read_page_by_page_to_the_last(
     catalog: Catalog, count: int, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +226,22 @@ def test_the_pictures_of_a_run_are_its_newest_captures(filled: Catalog) -> None:
         ("IMG_0003.JPG", "thumbnails/3.webp"),
         ("IMG_0002.JPG", "thumbnails/2.webp"),
     ]
+
+
+@pytest.mark.parametrize("question", [iter_images, lambda catalog: iter_run_files(catalog, 1)], ids=["images", "run"])
+def test_a_long_answer_takes_no_more_memory_than_a_short_one(
+    catalog: Catalog, question: Callable[[Catalog], Iterator[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_catalog_queries, "_FETCHED", 50)
+    run_id, source_id = begin(catalog)
+    catalog.record_outcomes(run_id, source_id, [stored(number) for number in range(2_000)], now=NOW)
+    assert sum(1 for _ in question(catalog)) == 2_000  # what is read once and kept, such as the statement, is paid for
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in question(catalog)) == 2_000
+        assert tracemalloc.get_traced_memory()[1] < 600_000
+    finally:
+        tracemalloc.stop()
 
 
 @contextmanager

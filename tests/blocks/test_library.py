@@ -1,17 +1,20 @@
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from prefect_aws import MinIOCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr, ValidationError
+from sqlalchemy import create_engine, inspect
 
 from blocks._errors import LibraryRefused
+from blocks._local_storage import LocalStorage
 from blocks._s3_storage import S3Storage
-from blocks._storage import LocalStorage
 from blocks.library import ImageLibrary
+from tests.servers.postgres import Postgres
 from tests.servers.s3 import serve_moto
 
 
@@ -112,9 +115,44 @@ def test_a_quarantined_file_is_kept_with_its_reason(tmp_path: Path) -> None:
         path.write_bytes(content)
         kept.append(library.quarantine(path, "2026/../.a.jpg", "html_page"))
         assert not path.exists()
-    assert kept[0] == kept[1] == ".catchment/quarantine/html_page/2026/__/_a.jpg"
+    assert kept[0] == kept[1] == f".catchment/quarantine/html_page/{sha256(b'<html>').hexdigest()[:16]}-.a.jpg"
     assert [(tmp_path / key).read_bytes() for key in kept[1:]] == [b"<html>", b"<html> other"]
     assert list(LocalStorage(tmp_path).list_keys()) == []
+
+
+@pytest.mark.parametrize("keys", [("x.jpg", "x.jpg/y.jpg"), ("x.jpg/y.jpg", "x.jpg"), ("/", "a" * 300)])
+def test_one_quarantined_name_is_in_no_others_way(tmp_path: Path, keys: tuple[str, str]) -> None:
+    library = ImageLibrary(folder=tmp_path)
+    for key in keys:
+        path = library.staging_folder("gate") / "a.jpg"
+        path.write_bytes(key.encode())
+        assert (tmp_path / library.quarantine(path, key, "corrupt")).read_bytes() == key.encode()
+
+
+def test_a_relative_folder_is_refused_in_a_run_of_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "2a5b2a6e-0000-4000-8000-000000000000")
+    monkeypatch.setenv("CATCHMENT_LIBRARY", "pictures")
+    for library in (ImageLibrary(folder=Path("pictures")), ImageLibrary.default()):
+        for use in (library.catalog, library.storage, lambda library=library: library.staging_folder("gate")):
+            with pytest.raises(LibraryRefused, match="absolute path"):
+                use()
+    monkeypatch.setenv("CATCHMENT_LIBRARY", str(tmp_path / "kept"))
+    ImageLibrary.default().catalog()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_asking_for_a_catalog_on_a_server_makes_none(postgres: Postgres) -> None:
+    url = postgres.new_database("asked")
+    library = ImageLibrary(catalog_url=SecretStr(url))
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    assert not library.has_catalog
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+    library.catalog().close()
+    assert library.has_catalog
+    postgres.drop_database("asked")
+    assert library.has_catalog, "opening it tells what is wrong"
 
 
 @pytest.mark.parametrize(("value", "folder"), [(None, "library"), ("", "library"), ("/srv/images", "/srv/images")])

@@ -11,11 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import IncompleteReadError
 
-from blocks._errors import CatchmentError, LibraryRefused, LibraryUnavailable, WrongUse
+from blocks._errors import (
+    CatchmentError,
+    KeyRefused,
+    LibraryRefused,
+    LibraryUnavailable,
+    Reason,
+    SourceUnavailable,
+    WrongUse,
+)
 from blocks._layout import with_short_hash
-from blocks._s3_storage import S3Storage
-from blocks._storage import Incoming, LocalStorage, Storage, translate_disk
+from blocks._local_storage import LocalStorage
+from blocks._s3 import S3Remote, translate_source_error
+from blocks._s3_storage import MAX_OBJECT_BYTES, S3Storage
+from blocks._storage import Incoming, Storage, translate_disk
 from tests.servers.rclone import serve_rclone
 from tests.servers.s3 import PASSWORD, USER, S3Server, serve_moto, serve_s3_without_conditions
 
@@ -100,6 +111,16 @@ def test_every_short_mark_taken_leads_to_a_longer_one(storage: Storage, staging:
     assert put(storage, stage(staging, content)) == with_short_hash("gate/a.jpg", sha(content), 16)
 
 
+def test_every_name_taken_costs_only_that_file(storage: Storage, staging: Path) -> None:
+    content = b"wanted"
+    taken = ["gate/a.jpg", *(with_short_hash("gate/a.jpg", sha(content), digits) for digits in (8, 16, 64))]
+    for key in taken:
+        put(storage, stage(staging, b"in the way", key))
+    [bad, good] = storage.put_files([stage(staging, content), stage(staging, b"other", "gate/b.jpg")])
+    assert (type(bad), good) == (KeyRefused, "gate/b.jpg")
+    assert {storage.read_bytes(key) for key in taken} == {b"in the way"}
+
+
 def test_writers_at_the_same_instant_overwrite_nobody(storage: Storage, staging: Path) -> None:
     contents = [b"writer %d" % number for number in range(12)]
     files = [stage(staging, content) for content in contents]
@@ -151,6 +172,22 @@ def test_a_thumbnail_may_be_made_again(storage: Storage) -> None:
     assert storage.read_bytes(".catchment/thumbnails/ab/x.jpg") == b"second"
 
 
+def test_many_thumbnails_may_be_put_again(storage: Storage, staging: Path) -> None:
+    made = {f".catchment/thumbnails/{number:02}/{number}.jpg": b"thumbnail %d" % number for number in range(20)}
+    storage.put_bytes(next(iter(made)), b"old")
+    files = {key: stage(staging, content).source for key, content in made.items()}
+    for _ in range(2):
+        storage.put_many(files)
+        assert {key: storage.read_bytes(key) for key in made} == made
+    storage.put_many({})
+
+
+def test_a_thumbnail_that_is_nowhere_is_brought_again(storage: Storage, staging: Path) -> None:
+    with pytest.raises(CatchmentError):
+        storage.put_many({".catchment/thumbnails/ab/x.jpg": staging / "gone.thumb"})
+    assert storage.stat(".catchment/thumbnails/ab/x.jpg") is None
+
+
 def test_what_is_deleted_is_gone_and_may_be_deleted_again(storage: Storage, staging: Path) -> None:
     put(storage, stage(staging, b"one"))
     for _ in range(2):
@@ -189,6 +226,8 @@ def test_staging_on_another_disk_is_copied_and_proven(tmp_path: Path) -> None:
     far.mkdir()
     try:
         assert put(storage, stage(far, b"one")) == "gate/a.jpg"
+        storage.put_many({"thumbnails/t.jpg": stage(far, b"small").source})
+        assert storage.read_bytes("thumbnails/t.jpg") == b"small"
         damaged = stage(far, b"two", "gate/b.jpg")
         damaged.source.write_bytes(b"tw0")
         [result] = storage.put_files([damaged])
@@ -205,14 +244,15 @@ def test_a_folder_in_the_place_of_a_file_is_not_disturbed(tmp_path: Path, stagin
     put(storage, stage(staging, b"one", "a/b.jpg"))
     assert put(storage, stage(staging, b"two", "a")) == with_short_hash("a", sha(b"two"))
     [result] = storage.put_files([stage(staging, b"three", "a/b.jpg/c.jpg")])
-    assert isinstance(result, LibraryRefused)
+    assert isinstance(result, KeyRefused)
     assert "A file stands where" in str(result)
 
 
 FILL = """
 import hashlib, resource, signal, sys
 from pathlib import Path
-from blocks._storage import Incoming, LocalStorage
+from blocks._local_storage import LocalStorage
+from blocks._storage import Incoming
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 source = Path(sys.argv[2])
@@ -230,7 +270,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FILL, tmp_path / "library", source], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "LibraryRefused"
+    assert done.stdout.strip() == "KeyRefused"
     assert [path for path in (tmp_path / "library").rglob("*") if path.is_file()] == []
     assert source.stat().st_size == 300_000
 
@@ -238,7 +278,8 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 KILL = """
 import hashlib, sys
 from pathlib import Path
-from blocks._storage import Incoming, LocalStorage
+from blocks._local_storage import LocalStorage
+from blocks._storage import Incoming
 storage, staging = LocalStorage(Path(sys.argv[1])), Path(sys.argv[2])
 files = sorted(staging.iterdir())
 print("go", flush=True)
@@ -278,13 +319,15 @@ def test_a_kill_anywhere_leaves_whole_files_and_a_run_that_ends_the_same(tmp_pat
         (errno.EDQUOT, LibraryUnavailable, "free space"),
         (errno.EROFS, LibraryRefused, "mount it writable"),
         (errno.EACCES, LibraryRefused, "right"),
-        (errno.ENAMETOOLONG, LibraryRefused, "shorter layout"),
+        (errno.ENAMETOOLONG, KeyRefused, "shorter layout"),
+        (errno.EFBIG, KeyRefused, "limit"),
+        (errno.ENOTDIR, KeyRefused, "move it away"),
         (errno.EIO, LibraryUnavailable, "check it"),
     ],
 )
 def test_a_failing_disk_says_what_to_do(number: int, kind: type[CatchmentError], advice: str) -> None:
     error = translate_disk(OSError(number, os.strerror(number)), "a/b.jpg")
-    assert isinstance(error, kind)
+    assert type(error) is kind
     assert advice in str(error)
     assert "a/b.jpg" in str(error)
 
@@ -292,8 +335,51 @@ def test_a_failing_disk_says_what_to_do(number: int, kind: type[CatchmentError],
 def test_a_name_the_disk_does_not_take_costs_only_that_file(tmp_path: Path, staging: Path) -> None:
     storage = LocalStorage(tmp_path / "library")
     [bad, good] = storage.put_files([stage(staging, b"one", "x" * 300), stage(staging, b"two")])
-    assert isinstance(bad, LibraryRefused)
+    assert isinstance(bad, KeyRefused)
     assert good == "gate/a.jpg"
+
+
+def test_a_disk_that_fails_midway_says_so(tmp_path: Path, staging: Path) -> None:
+    storage = LocalStorage(tmp_path / "library")
+    key = put(storage, stage(staging, b"one"))
+    with pytest.raises(LibraryUnavailable, match="failed at gate"), storage.open(key):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_what_a_bucket_can_not_hold_costs_only_that_file(moto: S3Server, staging: Path) -> None:
+    storage = S3Storage(moto.client(), "images", "x" * 500)
+    long = stage(staging, b"one", "/".join(["y" * 100] * 6))
+    huge = stage(staging, b"two", "huge.jpg")
+    huge = Incoming(huge.source, huge.key, huge.sha256, MAX_OBJECT_BYTES + 1)
+    [too_long, too_large, good] = storage.put_files([long, huge, stage(staging, b"three")])
+    assert (type(too_long), type(too_large), good) == (KeyRefused, KeyRefused, "gate/a.jpg")
+
+
+def test_a_staged_file_that_changed_is_brought_again(moto: S3Server, staging: Path) -> None:
+    file = stage(staging, b"one")
+    file.source.write_bytes(b"changed")
+    [result] = S3Storage(moto.client(), "images", "changed").put_files([file])
+    assert type(result) is LibraryUnavailable
+
+
+def test_an_object_that_is_cut_short_may_still_come() -> None:
+    error = translate_source_error(IncompleteReadError(actual_bytes=1, expected_bytes=2), "a.jpg")
+    assert (type(error), error.reason) == (SourceUnavailable, Reason.CUT_SHORT)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux to count sockets")
+def test_a_closed_connection_to_a_bucket_holds_no_socket(rclone: S3Server) -> None:
+    before = count_sockets()
+    remote = S3Remote(rclone.client(), "images", "none")
+    assert list(remote.walk(None)) == []
+    assert count_sockets() == before + 1
+    remote.close()
+    assert count_sockets() == before
+
+
+def count_sockets() -> int:
+    links = (str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+    return sum(link.startswith("socket:") for link in links)
 
 
 def test_an_object_put_by_others_is_known_by_its_bytes(moto: S3Server, staging: Path) -> None:
@@ -350,7 +436,7 @@ def test_a_large_object_is_put_in_little_memory(moto: S3Server, staging: Path) -
 
 def test_a_bucket_that_is_not_there_or_a_dead_server_is_told_apart(moto: S3Server, staging: Path) -> None:
     [gone] = S3Storage(moto.client(), "none").put_files([stage(staging, b"one")])
-    assert isinstance(gone, LibraryRefused)
+    assert type(gone) is LibraryRefused
     assert "no bucket" in str(gone)
     [dead] = S3Storage(S3Server("http://127.0.0.1:1").client(), "images").put_files([stage(staging, b"one")])
     assert isinstance(dead, LibraryUnavailable)
@@ -360,6 +446,6 @@ def test_a_bucket_that_is_not_there_or_a_dead_server_is_told_apart(moto: S3Serve
 def test_wrong_credentials_are_refused_without_being_told(rclone: S3Server, staging: Path) -> None:
     storage = S3Storage(S3Server(rclone.url, "tester", "wrong-key").client(), "images")
     [result] = storage.put_files([stage(staging, b"one")])
-    assert isinstance(result, LibraryRefused)
+    assert type(result) is LibraryRefused
     assert "credentials" in str(result)
     assert "wrong-key" not in str(result)

@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def test_the_image_runs_as_an_ordinary_user_and_copies_what_exists() -> None:
         name for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]
     ]
     assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+def test_the_image_asks_for_extras_that_exist_and_all_that_a_run_may_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = re.search(r'"\.\[([^]]+)\]"', DOCKERFILE)
+    assert asked is not None
+    assert set(asked[1].split(",")) == set(project["optional-dependencies"]) - {"test", "dev"}
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 from blocks.library import ImageLibrary
 from flows._table import print_rows, show
-from flows.cli import needs_api, run
+from flows.cli import explain, needs_api, run
 from tests.flows.ingesting import Site
 from tests.pictures import HTML_PAGE, make_jpeg
+from tests.servers import fault
+from tests.servers.fault import FaultServer
 
 CANARY = "canary-in-a-cage"
 
@@ -216,12 +219,17 @@ def test_a_source_is_saved_shown_paused_resumed_and_removed_and_its_secret_never
     heard.append(catchment("sources", "resume", name))
     stored = catchment("ingest", name)
     assert "1 stored" in stored.out, "the secret is still there after pause and resume"
+    [row] = [row for row in catchment("sources", "--format", "json").rows if row["source"] == name]
+    assert (row["active"], row["last_status"], row["last_pulled_filename"]) == (True, "success", "a.jpg")
+    assert (row["stored"], row["failed"], row["vanished"], row["last_pull_timestamp"] is None) == (1, 0, 0, False)
     heard += [paused, stored, catchment("sources"), catchment("ingest-all"), catchment("doctor", "--format", "json")]
     assert {row["state"] for row in heard[-1].rows if row["check"] == name} == {"ok"}
     assert heard[-1].code == 0
 
     assert catchment("sources", "remove", name).code == 2
     assert catchment("sources", "remove", name, "--yes").code == 0
+    [row] = [row for row in catchment("sources", "--format", "json").rows if row["source"] == name]
+    assert (row["active"], row["message"], row["last_pulled_filename"]) == (None, "not saved", "a.jpg")
     assert catchment("ingest", name).code == 2
     assert len(catchment("images", "--format", "json").rows) == 1
     assert CANARY not in "".join(said.out + said.err for said in heard)
@@ -238,6 +246,51 @@ def test_a_configured_api_that_does_not_answer_is_told_in_a_line(
         said = catchment("sources")
     assert said.code == 1
     assert "does not answer" in said.err
+
+
+@pytest.mark.usefixtures("with_api")
+def test_an_api_that_answers_no_is_told_in_a_line(
+    catchment: Command, faults: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    api_url = faults.on("/api/health", fault.status(200)).removesuffix("/health")
+    faults.on("/api/block_types/slug/http-directory/block_documents", *[fault.status(403, CANARY.encode())] * 9)
+    monkeypatch.setenv("PREFECT_API_URL", api_url)
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        said = catchment("sources")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("error: Prefect's API answered 403: check PREFECT_API_URL")
+    assert len(said.err.splitlines()) == 1
+    assert CANARY not in said.err
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="with socksio installed, httpx can use SOCKS proxies")
+def test_a_proxy_that_takes_a_further_package_is_told_in_a_line(
+    catchment: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    said = catchment("list", "http://cameras.example.org/")
+    assert (said.code, said.out) == (1, "")
+    assert "pip install 'httpx[socks]'" in said.err
+
+
+@pytest.mark.usefixtures("with_api")
+def test_an_input_that_ends_at_a_question_changes_nothing(catchment: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catchment("sources", "add", "http-directory", "kept", "--base-url", "http://127.0.0.1/").code == 0
+    terminal, stdin = os.openpty()
+    os.write(terminal, b"\x04")  # Ctrl-D
+    with os.fdopen(stdin) as keyboard, os.fdopen(terminal):
+        monkeypatch.setattr("sys.stdin", keyboard)
+        said = catchment("sources", "remove", "http-directory/kept")
+    assert (said.code, said.err.startswith("error: the input ended")) == (2, True)
+    assert catchment("sources", "remove", "http-directory/kept", "--yes").code == 0
+
+
+def test_an_unexpected_error_is_named_and_never_quoted() -> None:
+    assert explain(ZeroDivisionError(CANARY)) == (
+        "unexpected ZeroDivisionError; CATCHMENT_DEBUG=1 before the command shows where it came from"
+    )
 
 
 def test_only_commands_that_need_prefect_start_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

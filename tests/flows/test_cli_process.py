@@ -41,7 +41,7 @@ def servers_of(home: str) -> list[str]:
                 found.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
-    return [line for line in found if "cli_serve" in line]
+    return [line for line in found if "_prefect_server" in line]
 
 
 def await_no_server(home: str, seconds: float = 10) -> None:
@@ -101,3 +101,19 @@ def test_help_imports_nothing_heavy(tmp_path: Path, environment: dict[str, str])
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert ended.stdout.endswith("heavy: set()\n"), ended.stdout + ended.stderr
+
+
+def test_doctor_ends_in_time_though_a_source_never_answers(
+    faults: FaultServer, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    slow = faults.on("/slow/", fault.stall())
+    code = (
+        "from blocks.http_directory import HttpDirectory; from flows import cli_doctor;"
+        "cli_doctor._SOURCE_SECONDS = 0.5;"
+        f"sources = [HttpDirectory(base_url=url) for url in ({slow!r}, {faults.url + 'nothing/'!r})];"
+        "print(*[(check.state, check.check) for check in cli_doctor._check_sources(sources)], sep='\\n')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert ended.stdout.splitlines() == [f"('broken', '{faults.url}nothing/')", f"('warning', '{slow}')"], ended.stderr

@@ -4,6 +4,7 @@ import pytest
 
 from blocks._errors import Reason, SourceUnavailable
 from blocks.library import ImageLibrary
+from tasks.run import IN_FLIGHT
 from tests.flows.ingesting import (
     Site,
     assert_sound,
@@ -123,9 +124,22 @@ def test_a_file_that_always_fails_keeps_no_new_one_waiting(faults: FaultServer, 
     assert ingest(source, library, max_files=2).report.stored == 2
 
 
-@pytest.mark.parametrize(
-    ("count", "answer"), [(24, fault.raw(b"")), (60, fault.raw(b"")), (24, fault.status(429, retry_after="3600"))]
-)
+def test_a_source_that_asks_to_be_left_alone_is_and_no_file_loses_an_attempt(
+    faults: FaultServer, library: ImageLibrary
+) -> None:
+    names = [f"{number:02}.jpg" for number in range(60)]
+    faults.on("/", index_page(names))
+    for name in names:
+        faults.on(f"/{name}", fault.status(429, retry_after="3600"))
+    ending = ingest(directory(faults.url, connections=2), library)
+    assert ending.state.is_failed()
+    assert "3,600 s" in str(ending.error)
+    assert len(faults.requests) <= 1 + IN_FLIGHT * 2
+    run = last_run(library)
+    assert (run["status"], run["failed"], run["deferred"]) == ("failed", 0, 60)
+
+
+@pytest.mark.parametrize(("count", "answer"), [(24, fault.raw(b"")), (60, fault.raw(b""))])
 def test_a_source_that_dies_in_mid_run_ends_it_and_the_untried_files_lose_no_attempt(
     faults: FaultServer, library: ImageLibrary, count: int, answer: fault.Answer
 ) -> None:

@@ -1,10 +1,12 @@
 """One run at a time holds a source, and death gives it back."""
 
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,19 @@ def test_a_killed_run_gives_its_source_back_at_once(tmp_path: Path) -> None:
         started = time.monotonic()
         with hold_lease(catalog, source_id, "cam"):
             assert time.monotonic() - started < 5
+
+
+def test_a_lease_that_can_not_be_renewed_in_time_is_known_to_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks._lease.LEASE", timedelta(seconds=0.4))
+    path = tmp_path / "catalog.db"
+    with open_catalog(path) as catalog:
+        with hold_lease(catalog, make_source(catalog), "cam") as lease:
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("UPDATE sources SET lease_holder = 'somebody else'")
+                other.commit()
+            deadline = time.monotonic() + 5
+            while not lease.is_lost and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert lease.is_lost

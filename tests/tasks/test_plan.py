@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocks._catalog_outcomes import MAX_ATTEMPTS
 from blocks._records import RemoteFile, make_listing
-from tasks._plan import MAX_ATTEMPTS, MAX_BATCH_BYTES, Plan, make_plan
+from tasks._plan import MAX_BATCH_BYTES, Plan, make_plan
 
 KNOWN_SCHEMA = {
     "key": pl.String(),

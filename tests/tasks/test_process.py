@@ -1,5 +1,6 @@
 """A staged batch is looked at, each file failing alone."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,8 +18,12 @@ def inspect(folder: Path, *files: RemoteFile, **contents: bytes) -> Processed:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     paths = [folder / file.name.partition(".")[0] for file in files]
-    staged = [StagedFile(file, Fetched(path, 1, "0" * 64)) for file, path in zip(files, paths, strict=True)]
-    return inspect_batch(Staged("batch", Rows(staged), Rows(), 0), arrived=NOW)
+    staged = [StagedFile(file, Fetched(path, 1, digest_of(path))) for file, path in zip(files, paths, strict=True)]
+    return inspect_batch(Staged("batch", Rows(staged), Rows(), None), arrived=NOW)
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
 
 def test_a_bad_file_is_set_aside_and_its_neighbour_accepted(tmp_path: Path) -> None:
@@ -47,3 +52,13 @@ def test_a_surprise_while_looking_costs_only_its_file(tmp_path: Path) -> None:
     seen = inspect(tmp_path, surprising, RemoteFile("b.jpg"), a=make_jpeg(1), b=make_jpeg(2))
     assert [(item.outcome.verdict, item.outcome.reason) for item in seen.rejected] == [(Verdict.FAILED, Reason.CORRUPT)]
     assert [item.file.key for item in seen.accepted] == ["b.jpg"]
+
+
+def test_bytes_that_changed_in_staging_are_never_stored_under_the_digest_that_came(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(make_jpeg(1))
+    staged = StagedFile(RemoteFile("a.jpg"), Fetched(path, 1, digest_of(path)))
+    path.write_bytes(make_jpeg(2))
+    seen = inspect_batch(Staged("batch", Rows([staged]), Rows(), None), arrived=NOW)
+    assert [item.outcome.reason for item in seen.rejected] == [Reason.DIGEST_MISMATCH]
+    assert len(seen.accepted) == 0

@@ -107,6 +107,18 @@ def test_an_altered_image_is_set_aside_whole_and_fetched_again(library: ImageLib
     assert states(library)["a.jpg"] == "retry"
 
 
+def test_the_only_copy_stays_where_it_is(library: ImageLibrary) -> None:
+    source_id = library.catalog().ensure_source("garden", "http-directory", "http://127.0.0.1/", now=NOW)
+    library.catalog().record_listing(source_id, ["a.jpg"], now=NOW)
+    path = path_of(library, "a.jpg")
+    path.write_bytes(altered := path.read_bytes()[:-3] + b"\0\0\0")
+    report = check(library, repair=True)
+    assert (only(report).problem, report.is_sound) == (Problem.ALTERED, False)
+    assert "can not be fetched again" in str(only(report).message)
+    assert path.read_bytes() == altered
+    assert not (library.folder / ".catchment" / "quarantine").exists()
+
+
 def test_another_size_shows_without_reading(library: ImageLibrary) -> None:
     path_of(library, "a.jpg").write_bytes(b"short")
     assert only(check(library, quick=True)).problem is Problem.ALTERED
@@ -146,6 +158,23 @@ def test_a_missing_thumbnail_is_drawn_anew(library: ImageLibrary) -> None:
     assert only(check(library)).problem is Problem.NO_THUMBNAIL
     assert check(library, repair=True).is_sound
     assert thumbnail.read_bytes() == drawn
+
+
+def test_an_empty_thumbnail_is_drawn_anew(library: ImageLibrary) -> None:
+    [thumbnail, _] = sorted(library.folder.rglob("thumbnails/*/*.jpg"))
+    drawn = thumbnail.read_bytes()
+    thumbnail.write_bytes(b"")  # as a power cut may leave it
+    assert only(check(library)).problem is Problem.NO_THUMBNAIL
+    assert check(library, repair=True).is_sound
+    assert thumbnail.read_bytes() == drawn
+
+
+def test_a_name_that_no_key_can_have_is_told_and_left_alone(library: ImageLibrary) -> None:
+    path_of(library, "a\\b.jpg").write_bytes(make_jpeg(3, (160, 120)))
+    finding = only(check(library, repair=True))
+    assert (finding.problem, finding.repair) == (Problem.ORPHANED, None)
+    assert "no storage key" in str(finding.message)
+    assert path_of(library, "a\\b.jpg").exists()
 
 
 def test_an_orphan_of_a_run_that_is_repaired_twice_changes_nothing_the_second_time(library: ImageLibrary) -> None:
