@@ -285,7 +285,7 @@ def _tell_postgres(place: str, error: BaseException) -> CatchmentError:
         return LibraryUnavailable(f"The catalog ({place}) can not be reached: {said}. Try again when it runs.")
     if state == "42501":
         return LibraryRefused(f"The catalog ({place}) denies this user what catchment needs: {said}. Grant it.")
-    if state == "x23503" and getattr(getattr(error, "diag", None), "constraint_name", None) == "fk_files_sha256":
+    if state == "23503" and getattr(getattr(error, "diag", None), "constraint_name", None) == "fk_files_sha256":
         # `verify --repair` forgot the image between our look at it and our row
         return LibraryUnavailable(f"An image was taken out of the catalog ({place}) just now: try again.")
     if state.startswith("23"):

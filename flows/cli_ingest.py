@@ -60,7 +60,6 @@ def ingest(
         return _show_plan(place, home, max_files, style)
     with prefect_api():
         place, home = open_source(source, recurse), open_library(library, must_exist=False)
-        keep_apart(place, home)
         flow = _FLOWS[place.get_block_type_slug()]
         state: State[IngestReport] = flow(place, home, max_files=max_files, strict=strict, return_state=True)
     _print_report(_result(state), home, style)

@@ -27,6 +27,7 @@ from tasks._report import IngestReport, decide_status
 from tasks._store import RunIds
 from tasks.ingest import diff, download, list_files, process, store
 from tasks.report import Progress, publish_plan, publish_report
+from tasks.sources import keep_apart
 
 IN_FLIGHT = 4
 """Most batches between download and store at once: memory and staging stay flat, and a kill loses at most these."""
@@ -64,6 +65,7 @@ def _ingest(
         return Completed(name="Inactive", message=message, data=IngestReport(name, RunStatus.INACTIVE, message=message))
     try:
         library = library or ImageLibrary.default()
+        keep_apart(source, library)
         if dry_run:
             return _rehearse(source, library, max_files)
         with ingest_run(source, library) as run:

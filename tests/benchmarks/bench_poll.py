@@ -68,6 +68,7 @@ def insert(connection):
             files.insert(), [row | fixed | {"sha256": f"{number:064x}"} for number, row in enumerate(rows, start)]
         )
 catalog.write(insert)
+catalog.close()
 """
 
 POLL = """
