@@ -120,7 +120,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one contender took: seconds, and peak memory in MB of its largest process; `said` is its last line."""
+    """What one contender took: seconds, and peak memory in MB of its largest process; `said` are its last lines."""
 
     wall: float
     cpu: float
@@ -155,7 +155,7 @@ def measure(
         wall = time.perf_counter() - started
         output.seek(0)
         said = output.read().decode(errors="replace").strip().splitlines()
-    last = " | ".join(said[-3:]) if process.returncode else "".join(said[-1:])
+    last = " | ".join(" ".join(line.split()) for line in said[-3:])
     return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, last, process.returncode)
 
 

@@ -11,9 +11,10 @@ the single files, and counts. The contenders, each a process of its own:
     rclone, names      the same told to look at names only, which sees no change of a file: one request
     wget2 -N           over the same folder: a conditional GET a file
 
-A peer that takes longer than the limit is stopped, and its line shows, as scaled, the seconds that all files would
-take at the rate of requests it had, and its memory so far. Every poll has to be idle: one that fetches a file, or that
-does not see every file, ends the benchmark with exit code 1. `x` is the time beside catchment's.
+A peer that takes longer than the limit is stopped; one that reads only the start of the page (wget2 1.99.1: 10 MiB)
+ends early. Its line then shows, as scaled, the seconds that all files would take at the rate it had, and its memory
+so far. Every poll has to be idle: one that fetches a file, or otherwise does not see all of them, ends the benchmark
+with exit code 1. `x` is the time beside catchment's.
 """
 
 import argparse
@@ -240,7 +241,7 @@ def find_contenders(url: str, library: Path, complete: Path) -> dict[str, list[s
     command = [sys.executable, "-c", "from flows.cli import main; main()", "ingest", url, "--library", str(library)]
     contenders = {"catchment": [sys.executable, "-c", POLL, url, str(library)], "catchment ingest": command}
     if rclone:
-        copy = [rclone, "copy", ":http:", str(complete), "--http-url", url, "--config", os.devnull]
+        copy = [rclone, "copy", ":http:", str(complete), "--http-url", url, "--config", os.devnull, "-v"]
         contenders["rclone, names"] = [*copy, "--http-no-head", "--ignore-existing"]
         contenders["rclone copy"] = copy
     if wget2:
@@ -267,18 +268,22 @@ def compare(files: int, scratch: Path, limit_seconds: float, only: list[str], en
             requests, pictures, server_cpu = server.look()
             ours = took if name == "catchment" else ours
             is_idle = pictures == 0 and took.exit_code in {0, -9}
+            seconds, note = took.wall, ""
             if "catchment" in name:
                 is_idle = is_idle and requests == 1 and f"nothing new among {files} listed" in took.said
+                note = took.said
+            elif took.exit_code == -9 or (name == "wget2 -N" and requests < files):
+                seconds = took.wall * files / max(1, requests)
+                note = f"scaled: it saw {requests:,} names in {took.wall:.0f} s"
+            elif "rclone" in name:
+                is_idle = is_idle and f"Checks: {files} / {files}," in took.said
             if not is_idle:
                 busy.append(f"{name} of {files:,}")
-            seconds, note = took.wall, took.said
-            if took.exit_code == -9:
-                seconds = took.wall * files / max(1, requests)
-                note = f"scaled: stopped after {took.wall:.0f} s"
+                note = f"NOT IDLE, {pictures} fetched: {took.said}"
             times = f"{seconds / ours.wall:9.1f}" if ours else f"{'':9}"
             print(
                 f"{name:16} {seconds:9.1f} {times} {requests:9,} {took.cpu:9.1f} {server_cpu:9.1f} {took.peak:9,.0f}"
-                f"  {'' if is_idle else f'NOT IDLE, {pictures} fetched: '}{note}",
+                f"  {note}",
                 flush=True,
             )
     return busy

@@ -356,3 +356,4 @@ def test_a_saved_block_comes_back_whole_and_is_shown_masked() -> None:
         shown = client.read_block_document_by_name("kept-options", "remote-folder", include_secrets=False)
     assert set(shown.data["options"]) == set(options)
     assert CANARY not in shown.model_dump_json()
+    RemoteFolder.delete("kept-options")  # the server is every test's
