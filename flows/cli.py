@@ -25,6 +25,7 @@ QUIET = {
 }
 """Settings of Prefect for a run from a terminal; those of the user win."""
 
+_PYDANTIC_JARGON = re.compile(r"\d+ validation errors? for \S+\s+|\s*\[type=.*", re.DOTALL)
 _SAVED_BLOCK = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+/[^/]+")
 
 app = App(
@@ -95,7 +96,9 @@ def _call(arguments: Sequence[str]) -> int:
 
 def explain(error: Exception) -> str:
     """Return what to do about `error`; of one that is none of ours never the text, which may hold what is secret."""
-    if isinstance(error, CycloptsError | CatchmentError):
+    if isinstance(error, CycloptsError):
+        return _PYDANTIC_JARGON.sub("", str(error))
+    if isinstance(error, CatchmentError):
         return str(error)
     if isinstance(error, EOFError):
         return "the input ended before the question was answered, so nothing was done"

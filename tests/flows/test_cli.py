@@ -309,3 +309,11 @@ def test_tables_cut_no_value_and_let_no_name_steer_the_terminal() -> None:
     assert print_rows(({"key": key} for key in (long, "\x1b[2J\nx.jpg")), ["key"], out=out) == 2
     assert out.getvalue().splitlines() == ["KEY", long, r"\x1b[2J\nx.jpg"]
     assert show("Grüße 鳥.jpg") == "Grüße 鳥.jpg"
+
+
+def test_a_number_out_of_bounds_is_refused_in_plain_words(catchment: Command) -> None:
+    said = catchment("ingest", "http://127.0.0.1:1/", "--max-files", "0")
+    assert said.code == 2
+    assert "greater than or equal to 1" in said.err
+    assert "validation error" not in said.err
+    assert "type=" not in said.err
