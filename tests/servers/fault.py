@@ -106,7 +106,9 @@ class FaultServer:
 
     def _serve(self, accepted: socket.socket) -> None:
         with suppress(OSError), self._wrap(accepted) as connection, connection.makefile("rb") as reader:
-            while (request := _read_request(reader)) is not None:
+            if not (is_http := _speaks_http(connection)):
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            while is_http and (request := _read_request(reader)) is not None:
                 if not self._answer_to(request)(Exchange(request, connection, self._stopped)):
                     break
         with self._lock:
@@ -272,6 +274,11 @@ def head(code: int, length: int | None, **headers: str) -> bytes:
 def _send(exchange: Exchange, code: int, body: bytes, headers: Mapping[str, str]) -> bool:
     exchange.send(head(code, len(body), **headers) + body)
     return True
+
+
+def _speaks_http(connection: socket.socket) -> bool:
+    """Tell whether what comes first can begin a request; a TLS greeting can not, and may never hold a line's end."""
+    return isinstance(connection, ssl.SSLSocket) or connection.recv(1, socket.MSG_PEEK).isalpha()
 
 
 def _read_request(reader: BinaryIO) -> Request | None:
