@@ -224,8 +224,8 @@ class Catalog:
 
         self.write(write)
 
-    def known_files(self, source_id: int) -> pl.DataFrame:
-        """Return every file the source was seen to hold, columns as in `KNOWN_SCHEMA`, for the diff.
+    def known_files(self, source_id: int, keys: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return every file the source was seen to hold, or those of the `keys`, columns as in `KNOWN_SCHEMA`.
 
         Made for a million rows: they stream into columns, and never exist as Python objects all at once.
         """
@@ -237,17 +237,28 @@ class Catalog:
         wanted = select(*columns[:2], modified, *columns[2:], vanished).where(files.c.source_id == source_id)
         bare: dict[str, pl.DataType] = KNOWN_SCHEMA | {"modified": pl.Int64(), "vanished": pl.Int64()}
         parts = [pl.DataFrame(schema=bare)]
+        asked = [wanted] if keys is None else [wanted.where(files.c.key.in_(few)) for few in chunks_of(keys)]
         with self.reading() as connection:
             # 2,000 at a time stay in the processor's cache: 50,000 take half as long again
-            for rows in connection.execution_options(yield_per=2_000).execute(wanted).partitions():
+            connection = connection.execution_options(yield_per=2_000)
+            for rows in (rows for one in asked for rows in connection.execute(one).partitions()):
                 values = zip(bare.items(), zip(*rows, strict=True), strict=True)
                 parts.append(pl.DataFrame([pl.Series(name, column, dtype=kind) for (name, kind), column in values]))
         return pl.concat(parts).cast(KNOWN_SCHEMA)  # type: ignore[arg-type]
 
-    def known_files_of(self, source_name: str) -> pl.DataFrame:
+    def known_files_of(self, source_name: str, keys: Sequence[str] | None = None) -> pl.DataFrame:
         """Return what `known_files` does for the source of that name; nothing where the catalog knows none."""
         source_id = self._database.read(lambda c: c.scalar(select(sources.c.id).where(sources.c.name == source_name)))
-        return pl.DataFrame(schema=KNOWN_SCHEMA) if source_id is None else self.known_files(source_id)
+        return pl.DataFrame(schema=KNOWN_SCHEMA) if source_id is None else self.known_files(source_id, keys)
+
+    def due_keys(self, source_id: int) -> list[str]:
+        """Return the keys of the source's files that failed and are to be tried again, as far as they are still there."""
+        due = select(files.c.key).where(
+            files.c.source_id == source_id,
+            files.c.state.in_([FileState.FAILED, FileState.RETRY]),
+            files.c.vanished_at.is_(None),
+        )
+        return self._database.read(lambda c: list(c.scalars(due)))
 
     def known_images(self, sha256s: Iterable[str]) -> dict[str, StoredImage]:
         """Return where those of the images lie that the library has, by digest."""
@@ -268,9 +279,18 @@ class Catalog:
         return self.write(lambda c: write_outcomes(c, run_id, source_id, said, now, max_attempts))
 
     def record_listing(
-        self, source_id: int, vanished_keys: Iterable[str] = (), returned_keys: Iterable[str] = (), *, now: datetime
+        self,
+        source_id: int,
+        vanished_keys: Iterable[str] = (),
+        returned_keys: Iterable[str] = (),
+        *,
+        now: datetime,
+        is_whole: bool = True,
     ) -> None:
-        """Write down that the source was listed whole: which known files were gone, and which had come back."""
+        """Write down what a listing showed: which known files were gone, and which had come back.
+
+        `is_whole`: with it every file of the source has been looked at.
+        """
         gone, back = list(vanished_keys), list(returned_keys)
 
         def write(connection: Connection) -> None:
@@ -282,7 +302,8 @@ class Catalog:
                 connection.execute(missed.values(vanished_at=now, last_seen=last_seen))
             for keys in chunks_of(back):
                 connection.execute(here.where(files.c.key.in_(keys)).values(vanished_at=None))
-            _update(connection, sources.c.id == source_id, last_listed_at=now)
+            if is_whole:
+                _update(connection, sources.c.id == source_id, last_listed_at=now)
 
         self.write(write)
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, Table, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import ARRAY, Connection, Table, and_, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks._database import chunks_of
 from blocks._errors import LibraryUnavailable, Reason, WrongUse
-from blocks._records import CaptureTime, ImageFacts, Outcome, Verdict
+from blocks._records import CaptureTime, ImageFacts, Outcome, Quality, Verdict
 from blocks._schema import FileState, RunStatus, files, images, outcomes, runs, sources
 
 MAX_ATTEMPTS = 5
@@ -27,12 +27,16 @@ class StoredImage(NamedTuple):
 
 
 class _Word(NamedTuple):
-    """What this run has said of a file before; a batch that is recorded again is not counted twice."""
+    """What this run has said of a file before; a batch that is recorded again is not counted twice.
+
+    `stand_in`: the digest of the thumbnail that the catalog has in the picture's place.
+    """
 
     file_id: int
     verdict: str | None
     sha256: str | None
     size: int
+    stand_in: str | None
 
 
 def write_outcomes(
@@ -61,7 +65,7 @@ def write_outcomes(
         fresh.append(settled[-1])
     _write_files(connection, run_id, source_id, fresh, earlier, now, max_attempts)
     _count(connection, run_id, fresh, earlier)
-    return settled
+    return _drop_stand_ins(connection, settled, earlier)
 
 
 def find_images(connection: Connection, sha256s: Iterable[str]) -> dict[str, StoredImage]:
@@ -119,11 +123,43 @@ def _insert_many(connection: Connection, table: Table, rows: Sequence[dict[str, 
 
 def _read_earlier(connection: Connection, run_id: int, source_id: int, keys: Sequence[str]) -> dict[str, _Word]:
     rows = connection.execute(
-        select(files.c.key, files.c.id, outcomes.c.verdict, outcomes.c.sha256, outcomes.c.size)
+        select(files.c.key, files.c.id, outcomes.c.verdict, outcomes.c.sha256, outcomes.c.size, images.c.sha256)
         .outerjoin_from(files, outcomes, and_(outcomes.c.file_id == files.c.id, outcomes.c.run_id == run_id))
+        .outerjoin(images, and_(images.c.sha256 == files.c.sha256, images.c.quality == Quality.THUMBNAIL))
         .where(files.c.source_id == source_id, files.c.key.in_(keys))
     )
-    return {key: _Word(file_id, verdict, sha256, size or 0) for key, file_id, verdict, sha256, size in rows}
+    return {
+        key: _Word(file_id, verdict, sha256, size or 0, stand_in)
+        for key, file_id, verdict, sha256, size, stand_in in rows
+    }
+
+
+def _drop_stand_ins(connection: Connection, settled: Sequence[Outcome], earlier: dict[str, _Word]) -> list[Outcome]:
+    """Forget the thumbnails whose pictures came in full, and return `settled` with where they lay."""
+    replaced = {
+        word.stand_in
+        for outcome in settled
+        if (word := earlier.get(outcome.file.key)) and word.stand_in and _is_full(outcome)
+    }
+    if not replaced:
+        return list(settled)
+    is_referred_to = exists().where(files.c.sha256 == images.c.sha256)
+    dropped = connection.execute(
+        delete(images)
+        .where(images.c.sha256.in_(replaced), ~is_referred_to)
+        .returning(images.c.sha256, images.c.storage_key, images.c.thumbnail_key)
+    )
+    places = {sha256: tuple(filter(None, keys)) for sha256, *keys in dropped}
+    return [
+        replace(outcome, superseded=places.pop(word.stand_in or "", ()))
+        if (word := earlier.get(outcome.file.key))
+        else outcome
+        for outcome in settled
+    ]
+
+
+def _is_full(outcome: Outcome) -> bool:
+    return outcome.verdict in KEPT and outcome.facts is not None and outcome.facts.quality is Quality.FULL
 
 
 def _insert_images(connection: Connection, source_id: int, stored: Iterable[Outcome], now: datetime) -> set[str]:

@@ -97,10 +97,14 @@ def render_layout(
 
 def with_short_hash(key: str, sha256: str, digits: int = 8) -> str:
     """Return `key` marked with the first `digits` of `sha256`: `a/b.jpg` becomes `a/b~1a2b3c4d.jpg`."""
+    return with_mark(key, f"~{sha256[:digits]}")
+
+
+def with_mark(key: str, mark: str) -> str:
+    """Return `key` with `mark` before its suffix, the name shortened where it would grow too long."""
     folder, slash, name = key.rpartition("/")
     stem, suffix = _split_suffix(name)
-    mark = f"~{sha256[:digits]}{suffix}"
-    return folder + slash + _shorten(stem, MAX_SEGMENT_BYTES - len(mark.encode())) + mark
+    return folder + slash + _shorten(stem, MAX_SEGMENT_BYTES - len((mark + suffix).encode())) + mark + suffix
 
 
 def make_thumbnail_key(sha256: str) -> str:

@@ -1,11 +1,11 @@
 """The records that cross the floors: what a source lists, and what was fetched from it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 import polars as pl
 
@@ -44,27 +44,19 @@ class RemoteFile:
         return PurePosixPath(self.key).name
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file that lies whole in staging.
+class TimeWitness(StrEnum):
+    """What a capture time was read from, best first.
 
-    `size` bytes; `sha256` of them, hex; `modified` UTC as the source told it at the download, or null; `warning`:
-    something a person should know although the bytes were kept.
+    `camera`: whoever took the picture says so, such as the clock of a frame grabber; `video`: a video's own metadata;
+    `provider`: a provider's record of the file; `server`: the file's modification time.
     """
 
-    path: Path
-    size: int
-    sha256: str
-    modified: datetime | None = None
-    warning: str | None = None
-
-
-class TimeWitness(StrEnum):
-    """What a capture time was read from, best first."""
-
+    CAMERA = "camera"
     EXIF = "exif"
     GPS = "gps"
     FILE_NAME = "file_name"
+    VIDEO = "video"
+    PROVIDER = "provider"
     SERVER = "server"
     ARRIVAL = "arrival"
 
@@ -82,6 +74,46 @@ class CaptureTime:
     witness: TimeWitness
 
 
+class Quality(StrEnum):
+    """How much of a picture its bytes are: all of it, or a stand-in until the full one comes."""
+
+    FULL = "full"
+    THUMBNAIL = "thumbnail"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a source itself says about an image, beside its bytes; what it leaves open the bytes and the name tell.
+
+    `captured` by the witness `camera` beats every other, by the witness `provider` it stands behind the file name.
+    `camera` beats what EXIF and name say. `latitude`, `longitude`: degrees WGS 84, used where EXIF has none. `extra`:
+    whatever else is worth keeping, as JSON has it.
+    """
+
+    captured: CaptureTime | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    quality: Quality = Quality.FULL
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that lies whole in staging.
+
+    `size` bytes; `sha256` of them, hex; `modified` UTC as the source told it at the download, or null; `warning`:
+    something a person should know although the bytes were kept.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    modified: datetime | None = None
+    warning: str | None = None
+    claims: Claims | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What an image's bytes say about it.
@@ -89,7 +121,7 @@ class ImageFacts:
     `sha256`: hex, the image's identity. `size`: bytes. `format`: Pillow's name in lower case (jpeg, png, heif, …).
     `width`, `height`: pixels, upright, after `orientation` (EXIF 1-8). `latitude`, `longitude`: degrees WGS 84.
     `perceptual_hash`: 64 bits as 16 hex digits. `brightness`: mean luma, 0-1. `sharpness`: variance of the Laplacian
-    of the luma (0-255) at thumbnail scale.
+    of the luma (0-255) at thumbnail scale. `quality`, `extra`: as the source claims them.
     """
 
     sha256: str
@@ -108,6 +140,8 @@ class ImageFacts:
     perceptual_hash: str
     brightness: float
     sharpness: float
+    quality: Quality = Quality.FULL
+    extra: Mapping[str, Any] | None = None
 
 
 class Verdict(StrEnum):
@@ -124,7 +158,8 @@ class Outcome:
     """One planned file's end in one run; nothing is dropped silently.
 
     `facts` and the keys are there for stored and duplicate files; `reason` and `message` for the others. `size`: bytes
-    that came. `warning`: what a person should know of a stored file.
+    that came. `warning`: what a person should know of a stored file. `superseded`: where a stand-in for the picture lay
+    that nothing refers to any more.
     """
 
     file: RemoteFile
@@ -137,6 +172,7 @@ class Outcome:
     storage_key: str | None = None
     thumbnail_key: str | None = None
     warning: str | None = None
+    superseded: tuple[str, ...] = ()
 
 
 T = TypeVar("T", covariant=True)
@@ -168,6 +204,29 @@ class Rows(Sequence[T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"Rows({len(self._items)})"
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Page:
+    """A part of a listing, and where to go on.
+
+    `gone`: keys that the source says are no longer there. `mark`: the cursor that the next page comes from, and that
+    becomes the source's high-water mark once everything up to here is stored; None where the source has no cursors.
+    `is_last`: there is nothing more now. `is_start`: a walk over the whole source begins here; where one ends in the
+    same run, known files that it did not list have vanished. What is neither, the changes since a mark or the rest of
+    a walk, proves only what it says.
+    """
+
+    files: Listing
+    gone: Rows[str] = Rows()
+    mark: str | None = None
+    is_last: bool = True
+    is_start: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the page lists all that the source holds."""
+        return self.is_start and self.is_last
 
 
 def make_listing(files: Iterable[RemoteFile]) -> Listing:

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from blocks._errors import WrongUse
-from blocks._records import TimeWitness, Verdict
+from blocks._records import Quality, TimeWitness, Verdict
 
 HEAD = "0001"
 """The newest migration; a catalog that stands here is opened without reading any."""
@@ -60,7 +60,7 @@ class FileState(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """How a run stands or ended; `interrupted` is one that ended without a word."""
+    """How a run stands or ended; `interrupted` is one that ended without a word, `cancelled` one that was stopped."""
 
     RUNNING = "running"
     NO_NEW_FILES = "no_new_files"
@@ -70,6 +70,7 @@ class RunStatus(StrEnum):
     SKIPPED = "skipped"
     INACTIVE = "inactive"
     INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
 
 
 class Instant(TypeDecorator[datetime]):
@@ -209,7 +210,7 @@ images = Table(
     Column("thumbnail_key", Name),
     Column("owner", Words),
     Column("location_id", ForeignKey("locations.id")),
-    Column("quality", Text, nullable=False, server_default="full"),
+    Column("quality", Text, nullable=False),
     Column("extra", JSON),
     Column("source_id", ForeignKey("sources.id"), nullable=False),
     Column("key", Name, nullable=False),
@@ -217,6 +218,7 @@ images = Table(
     CheckConstraint("length(sha256) = 64", name="sha256"),
     CheckConstraint("(captured_offset_minutes IS NULL) = (captured_utc IS NULL)", name="captured"),
     _one_of("captured_witness", TimeWitness),
+    _one_of("quality", Quality),
     Index("ix_images_captured", "captured_local", "sha256"),
     Index("ix_images_source", "source_id", "captured_local"),
     Index("ix_images_camera", "camera", "captured_local"),

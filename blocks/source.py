@@ -9,11 +9,12 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Self
 
+import polars as pl
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from blocks._layout import check_layout
-from blocks._records import Fetched, Listing, RemoteFile
+from blocks._records import Fetched, Listing, Page, RemoteFile
 
 DEFAULT_SUFFIXES = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "heic", "avif"]
 DEFAULT_LAYOUT = "{source}/{captured:%Y-%m-%d}/{name}"
@@ -139,6 +140,18 @@ class ImageSource(Block, ABC):
             SourceRefused: the source answered with something that is no listing, or denied it.
         """
 
+    def list_page(self, mark: str | None) -> Page:
+        """Return what comes after `mark`, or with None the beginning: for most sources everything at once.
+
+        A source that lists in pages, or can tell what changed, overrides this. A `mark` that is no longer good starts
+        over.
+
+        Raises:
+            SourceUnavailable, SourceRefused: as `list_files`.
+        """
+        del mark
+        return Page(self.list_files())
+
     @abstractmethod
     def download(self, file: RemoteFile, destination: Path) -> Fetched:
         """Bring `file` whole to `destination`, through `destination.part`; harmless to repeat.
@@ -147,3 +160,18 @@ class ImageSource(Block, ABC):
             SourceUnavailable: the file may still come.
             SourceRefused: it will not as things stand.
         """
+
+
+def list_all_pages(source: ImageSource) -> Listing:
+    """Return everything that a source lists page by page, as one listing; a key that came twice counts as it came last.
+
+    Raises:
+        SourceUnavailable, SourceRefused: one of the pages could not be had.
+    """
+    pages = [page := source.list_page(None)]
+    while not page.is_last:
+        page = source.list_page(page.mark)
+        if page.is_start:  # the cursor was refused on the way
+            pages.clear()
+        pages.append(page)
+    return pl.concat([page.files for page in pages]).unique("key", keep="last", maintain_order=True)

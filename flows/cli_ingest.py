@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from blocks._catalog_queries import list_run_failures
+from blocks._records import Page
 from blocks._schema import RunStatus
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
@@ -135,8 +136,8 @@ def _print_report(report: IngestReport, library: ImageLibrary, style: Style) -> 
 def _show_plan(source: ImageSource, library: ImageLibrary, max_files: int | None, style: Style) -> int:
     """Print what an ingest would take; no flow, no server, and not even the library's folder is made."""
     with source.connected():
-        listing = drop_long_names(source.list_files())
-    plan = make_plan(listing, read_known(library, source.source_name)).take(max_files)
+        page = Page(drop_long_names(source.list_files()))
+    plan = make_plan(page.files, read_known(library, source.source_name, page)).take(max_files)
     print_rows(_iter_decisions(plan), ("decision", "key", "size", "modified"), style=style)
     if style == "table":
         told = ", ".join(f"{count} {name}" for name, count in plan.counts.items())

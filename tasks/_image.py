@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 
-from blocks._records import CaptureTime, ImageFacts, TimeWitness
+from blocks._records import CaptureTime, Claims, ImageFacts, TimeWitness
 from tasks._container import BadImage, open_container
 from tasks._exif import ExifFacts, parse_exif
 from tasks._filename import NamedCapture, parse_file_name
@@ -40,13 +40,14 @@ def inspect_image(
     sha256: str,
     modified: datetime | None,
     arrived: datetime,
+    claims: Claims | None = None,
     max_pixels: int = 200_000_000,
 ) -> Inspection:
     """Prove that `content` is one whole image and return its facts and thumbnail.
 
     The format is told by the bytes; of `key` only the file name is read, for time and camera. `modified` is when the
-    source says the file was written, `arrived` when it came here; both aware. Of a file with several pictures the
-    first is taken.
+    source says the file was written, `arrived` when it came here; both aware. `claims`: what else the source says. Of a
+    file with several pictures the first is taken.
 
     Raises:
         BadImage: it is none, or not whole, or has more than `max_pixels`; `reason` tells which.
@@ -55,6 +56,7 @@ def inspect_image(
     picture = decode_picture(container, max_pixels=max_pixels)
     exif = parse_exif(container.exif)
     named = parse_file_name(PurePosixPath(key).name)
+    claims = claims or Claims()
     orientation = picture.orientation or exif.orientation
     pixels = _turn_upright(picture.pixels, orientation)
     luma = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
@@ -66,16 +68,18 @@ def inspect_image(
         width=picture.height if is_on_its_side else picture.width,
         height=picture.width if is_on_its_side else picture.height,
         orientation=orientation,
-        captured=_choose_capture_time(exif, named, modified, arrived),
+        captured=_choose_capture_time(exif, named, claims.captured, modified, arrived),
         camera_make=exif.make,
         camera_model=exif.model,
         camera_serial=exif.serial,
-        camera=named.camera or _name_camera(exif.make, exif.model),
-        latitude=exif.latitude,
-        longitude=exif.longitude,
+        camera=claims.camera or named.camera or _name_camera(exif.make, exif.model),
+        latitude=claims.latitude if exif.latitude is None else exif.latitude,
+        longitude=claims.longitude if exif.longitude is None else exif.longitude,
         perceptual_hash=_hash_likeness(luma),
         brightness=cv2.mean(luma)[0] / 255,
         sharpness=_measure_sharpness(luma),
+        quality=claims.quality,
+        extra=claims.extra,
     )
     return Inspection(facts, _encode_thumbnail(pixels))
 
@@ -86,15 +90,18 @@ def hamming_distance(a: str, b: str) -> int:
 
 
 def _choose_capture_time(
-    exif: ExifFacts, named: NamedCapture, modified: datetime | None, arrived: datetime
+    exif: ExifFacts, named: NamedCapture, claimed: CaptureTime | None, modified: datetime | None, arrived: datetime
 ) -> CaptureTime:
     """Return the best witness's time.
 
     EXIF DateTime stands behind the file name, because editing a picture changes it (CIPA DC-008, tag 0x0132).
     """
+    if claimed and claimed.witness is not TimeWitness.PROVIDER:
+        return claimed
     in_name = named.local and CaptureTime(named.local, named.offset_minutes, TimeWitness.FILE_NAME)
     on_server = modified and _at_utc(modified, TimeWitness.SERVER)
-    return exif.taken or exif.fixed or in_name or exif.changed or on_server or _at_utc(arrived, TimeWitness.ARRIVAL)
+    in_picture = exif.taken or exif.fixed or in_name or exif.changed
+    return in_picture or claimed or on_server or _at_utc(arrived, TimeWitness.ARRIVAL)
 
 
 def _at_utc(moment: datetime, witness: TimeWitness) -> CaptureTime:

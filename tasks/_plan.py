@@ -8,7 +8,7 @@ import polars as pl
 from blocks._catalog import KNOWN_SCHEMA
 from blocks._catalog_outcomes import MAX_ATTEMPTS
 from blocks._errors import Reason
-from blocks._records import LISTING_SCHEMA, Listing, RemoteFile, Rows, iter_files
+from blocks._records import LISTING_SCHEMA, Listing, Page, RemoteFile, Rows, iter_files
 from blocks._schema import LONGEST_NAME
 from blocks.library import ImageLibrary
 
@@ -164,8 +164,12 @@ def drop_long_names(listing: Listing) -> Listing:
     return listing.filter(pl.col("key").str.len_bytes() <= LONGEST_NAME)
 
 
-def read_known(library: ImageLibrary, source_name: str) -> pl.DataFrame:
-    """Return what the catalog knows of a source's files, nothing where the source or the library is new."""
+def read_known(library: ImageLibrary, source_name: str, page: Page) -> pl.DataFrame:
+    """Return what the catalog knows of a source's files, or of those that a page which is not all of it is about.
+
+    Nothing where the source or the library is new.
+    """
     if not library.has_catalog:  # opening would make it, and a dry run makes nothing
         return pl.DataFrame(schema=KNOWN_SCHEMA)
-    return library.catalog().known_files_of(source_name)
+    keys = None if page.is_whole else [*page.files["key"], *page.gone]
+    return library.catalog().known_files_of(source_name, keys)

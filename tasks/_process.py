@@ -61,7 +61,14 @@ def _inspect_one(item: StagedFile, arrived: datetime) -> AcceptedFile | Rejected
         content = fetched.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != fetched.sha256:
             return _reject(item, Verdict.FAILED, Reason.DIGEST_MISMATCH, "It changed in staging; it is fetched again.")
-        seen = inspect_image(content, key=file.key, sha256=fetched.sha256, modified=modified, arrived=arrived)
+        seen = inspect_image(
+            content,
+            key=file.key,
+            sha256=fetched.sha256,
+            modified=modified,
+            arrived=arrived,
+            claims=fetched.claims,
+        )
         thumbnail.write_bytes(seen.thumbnail)
     except BadImage as error:
         return _reject(item, Verdict.QUARANTINED, error.reason, str(error))

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from blocks._catalog import Catalog
 from blocks._errors import CatchmentError, KeyRefused, Reason
-from blocks._layout import make_thumbnail_key, render_layout
-from blocks._records import Outcome, Verdict
+from blocks._layout import make_thumbnail_key, render_layout, with_mark
+from blocks._records import Outcome, Quality, Verdict
 from blocks._storage import Incoming, Storage
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
@@ -79,16 +79,7 @@ def _store_accepted(
     arrivals = [
         Incoming(
             source=item.path,
-            key=render_layout(
-                source.layout,
-                source=source.folder_name,
-                key=item.file.key,
-                name=item.file.name,
-                captured=item.facts.captured.local,
-                camera=item.facts.camera,
-                sha256=item.facts.sha256,
-                format=item.facts.format,
-            ),
+            key=_choose_place(item, source),
             sha256=item.facts.sha256,
             size=item.facts.size,
             modified=item.modified,
@@ -122,9 +113,27 @@ def _store_accepted(
         )
 
 
+def _choose_place(item: AcceptedFile, source: ImageSource) -> str:
+    place = render_layout(
+        source.layout,
+        source=source.folder_name,
+        key=item.file.key,
+        name=item.file.name,
+        captured=item.facts.captured.local,
+        camera=item.facts.camera,
+        sha256=item.facts.sha256,
+        format=item.facts.format,
+    )
+    return place if item.facts.quality is Quality.FULL else with_mark(place, f"_{item.facts.quality}")
+
+
 def _remove_losers(ours: Sequence[Outcome], recorded: Sequence[Outcome], storage: Storage) -> None:
-    """Remove the files of images that another writer catalogued under another key while we stored them."""
+    """Remove what the catalog no longer refers to: stand-ins for a picture that came in full, and files of images that
+    another writer catalogued under another key while we stored them.
+    """
     for mine, theirs in zip(ours, recorded, strict=True):
         lost = mine.verdict is Verdict.STORED and theirs.verdict is Verdict.DUPLICATE
         if lost and mine.storage_key and mine.storage_key != theirs.storage_key:
             storage.delete(mine.storage_key)
+        for key in theirs.superseded:
+            storage.delete(key)

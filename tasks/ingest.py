@@ -1,5 +1,6 @@
 """The five tasks of every ingest: list, diff, download, process, store."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from prefect import get_run_logger, task
 from prefect.events import emit_event
 from prefect.runtime import task_run
 
-from blocks._records import Listing, Verdict
+from blocks._records import Page, Verdict
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
 from tasks._download import Staged, fetch_batch
@@ -18,29 +19,29 @@ from tasks.policies import INSIDE, OUTSIDE, TRIES
 
 
 @task(task_run_name="list {source.source_name}", **OUTSIDE)
-def list_files(source: ImageSource) -> Listing:
-    """List every wanted file of `source`, or nothing at all.
+def list_files(source: ImageSource, mark: str | None = None) -> Page:
+    """List every wanted file of `source`, or those of its page after `mark`; whole, or not at all.
 
     Raises:
         SourceUnavailable: no listing could be had.
         SourceRefused: the source answered with no listing.
     """
-    listed = source.list_files()
-    kept = drop_long_names(listed)
-    get_run_logger().info("%s lists %d files", source.root, len(listed))
-    if len(kept) < len(listed):
-        get_run_logger().warning("%d names are too long for the catalog: shorten them there", len(listed) - len(kept))
-    return kept
+    page = source.list_page(mark)
+    kept = drop_long_names(page.files)
+    get_run_logger().info("%s lists %d files%s", source.root, len(page.files), "" if page.is_last else ", and goes on")
+    if too_long := len(page.files) - len(kept):
+        get_run_logger().warning("%d names are too long for the catalog: shorten them there", too_long)
+    return replace(page, files=kept)
 
 
 @task(task_run_name="diff", **OUTSIDE)
-def diff(listing: Listing, library: ImageLibrary, source_name: str) -> Plan:
+def diff(page: Page, library: ImageLibrary, source_name: str) -> Plan:
     """Decide about every listed file by comparing it with the catalog.
 
     Raises:
         LibraryUnavailable: the catalog did not answer.
     """
-    plan = make_plan(listing, read_known(library, source_name))
+    plan = make_plan(page.files, read_known(library, source_name, page))
     get_run_logger().info("plan: %s", ", ".join(f"{count} {name}" for name, count in plan.counts.items()))
     return plan
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self, cast
+from typing import cast
 from uuid import UUID
 
 from PIL import Image
@@ -48,32 +48,38 @@ def best_effort(what: str) -> Iterator[None]:
 
 
 class Progress:
-    """How far a run is: a progress artifact, renewed at most once a second, and a bar where a terminal is."""
+    """How far a run is: a progress artifact, renewed at most once a second, and a bar where a terminal is.
 
-    def __init__(self, source_name: str, total: int) -> None:
-        self._total = total
+    Nothing is shown until there is something to do.
+    """
+
+    def __init__(self, source_name: str) -> None:
+        self._source_name = source_name
+        self._total = 0
         self._done = 0
         self._shown_at = time.monotonic()
         self._artifact: UUID | None = None
-        if total:
-            with best_effort("progress"):
-                created = create_progress_artifact(
-                    progress=0.0, key=artifact_key("progress", source_name), description=f"{source_name}: {total} files"
-                )
-                self._artifact = cast("UUID", created)  # typed for coroutines too, which this is not
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not (total and sys.stderr.isatty()),
+            disable=not sys.stderr.isatty(),
         )
-        self._line = self._bar.add_task(source_name, total=total)
+        self._line = self._bar.add_task(source_name, total=0)
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
+    def expect(self, files: int) -> None:
+        """Count `files` more as to be done."""
+        if files and not self._total:
+            self._bar.start()
+            with best_effort("progress"):
+                created = create_progress_artifact(
+                    progress=0.0, key=artifact_key("progress", self._source_name), description=self._source_name
+                )
+                self._artifact = cast("UUID", created)  # typed for coroutines too, which this is not
+        self._total += files
+        self._bar.update(self._line, total=self._total)
 
     def advance(self, files: int) -> None:
         """Count `files` more as done."""
@@ -88,7 +94,8 @@ class Progress:
             with best_effort("progress"):
                 update_progress_artifact(self._artifact, progress=100 * self._done / self._total)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Show how far the run came, and leave the terminal to others."""
         self._bar.stop()
         self._show()
 

@@ -1,13 +1,14 @@
 """An ingest from its lease to its report: the story that every source's flow tells."""
 
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import polars as pl
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
@@ -17,6 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from blocks._catalog_queries import describe_run
 from blocks._errors import CatchmentError, LibraryUnavailable, SourceUnavailable
+from blocks._records import Page
 from blocks._schema import RunStatus
 from blocks.library import ImageLibrary
 from blocks.source import ImageSource
@@ -45,19 +47,28 @@ def ingest(
     max_files: int | None,
     strict: bool = False,
     dry_run: bool = False,
+    pages: Callable[["IngestRun"], Iterator[Page]] | None = None,
 ) -> IngestReport:
     """Bring every new, changed or retried file of `source` into `library`; call it in a flow and return what it does.
 
     The flow then ends Completed with the report, named Skipped when another run holds the source and Inactive when the
     source is paused; or Failed, with a sentence that says what to do, when the source or the library failed or `strict`
     was broken. Kill it anywhere: nothing half-written is ever visible, and what was stored stays stored.
+
+    `pages` finds the files in place of the source's own pages.
     """
-    state = _ingest(source, library, max_files, strict=strict, dry_run=dry_run)
+    state = _ingest(source, library, max_files, pages, strict=strict, dry_run=dry_run)
     return cast("IngestReport", state)  # a flow that returns a state ends in it, and its caller gets the state's data
 
 
 def _ingest(
-    source: ImageSource, library: ImageLibrary | None, max_files: int | None, *, strict: bool, dry_run: bool
+    source: ImageSource,
+    library: ImageLibrary | None,
+    max_files: int | None,
+    pages: Callable[["IngestRun"], Iterator[Page]] | None,
+    *,
+    strict: bool,
+    dry_run: bool,
 ) -> State[IngestReport]:
     name = source.source_name
     if not source.is_active:
@@ -69,12 +80,13 @@ def _ingest(
         if dry_run:
             return _rehearse(source, library, max_files)
         with ingest_run(source, library) as run:
-            plan = diff(list_files(source), library, name).take(max_files)
-            for batch in run.pace(plan):
-                staged = download.submit(source, batch, run.staging)
-                processed = process.submit(staged, return_state=False)
-                stored = store.submit(processed, source, library, run.ids, return_state=False)
-                run.follow(staged, processed, stored)
+            for page in (pages or IngestRun.list_pages)(run):
+                plan = diff(page, library, name).take(run.left_of(max_files))
+                for batch in run.pace(plan, page):
+                    staged = download.submit(source, batch, run.staging)
+                    processed = process.submit(staged, return_state=False)
+                    stored = store.submit(processed, source, library, run.ids, return_state=False)
+                    run.follow(staged, processed, stored)
     except AlreadyRunning as error:
         report = IngestReport(name, RunStatus.SKIPPED, message=str(error))
         return Completed(name="Skipped", message=str(error), data=report)
@@ -91,7 +103,7 @@ def _ingest(
 def _rehearse(source: ImageSource, library: ImageLibrary, max_files: int | None) -> State[IngestReport]:
     started = time.monotonic()
     with source.connected():
-        plan = diff(list_files(source), library, source.source_name).take(max_files)
+        plan = diff(Page(source.list_files()), library, source.source_name).take(max_files)
     publish_plan(plan, source.source_name)
     report = IngestReport.of_plan(source.source_name, plan, seconds=time.monotonic() - started)
     return Completed(message=report.summary, data=report)
@@ -139,10 +151,19 @@ class IngestRun:
         self._lease = lease
         self._in_flight: deque[tuple[PrefectFuture[Any], ...]] = deque()
         self._unanswered = 0
+        self._progress = Progress(source.source_name)
+        self._plans: Counter[str] = Counter()
+        self._walked: list[pl.Series] | None = None
+        self._may_move_mark = True
         self.report = IngestReport(source.source_name, RunStatus.RUNNING, ids.run_id)
 
     def end(self) -> None:
-        """Write down how the run ended, nothing but single files having failed, and publish its report."""
+        """Wait for what is under way, write down how the run ended, and publish its report.
+
+        Raises:
+            SourceUnavailable, LibraryUnavailable: as `pace`; the run has not ended well then.
+        """
+        self._settle_all()
         before = self._read_report()
         status = decide_status(planned=before.planned, quarantined=before.quarantined, failed=before.failed)
         self._finish(status, None)
@@ -153,18 +174,20 @@ class IngestRun:
         What is under way is waited for, so that nothing is stored after the run and its lease have ended.
         """
         self._source.stop()
-        if isinstance(error, CatchmentError):
-            message = str(error)
-        else:
-            message = f"unexpected {type(error).__name__}" if isinstance(error, Exception) else "the run was stopped"
+        status, message = RunStatus.FAILED, str(error)
+        if not isinstance(error, Exception):
+            status, message = RunStatus.CANCELLED, "the run was stopped"
+        elif not isinstance(error, CatchmentError):
+            message = f"unexpected {type(error).__name__}"
         try:
             for stages in self._in_flight:
                 stages[-1].wait()
-            self._finish(RunStatus.FAILED, message)
+            self._finish(status, message)
         except Exception as failure:  # noqa: BLE001 - the next run finds this one interrupted and tells so
             get_run_logger().warning("the run's end could not be written down: %s", type(failure).__name__)
 
     def _finish(self, status: RunStatus, message: str | None) -> None:
+        self._progress.close()
         self._catalog.finish_run(self.ids.run_id, status, message, now=datetime.now(UTC))
         self.report = self._read_report()
         publish_report(self.report, self._library)
@@ -172,39 +195,89 @@ class IngestRun:
     def _read_report(self) -> IngestReport:
         return IngestReport.of_run(describe_run(self._catalog, self.ids.run_id, limit=0))
 
-    def pace(self, plan: Plan) -> Iterator[Batch]:
-        """Yield the plan's batches, never more than `IN_FLIGHT` ahead of what is stored.
+    def list_pages(self) -> Iterator[Page]:
+        """Yield the source's pages from its high-water mark on, until there are no more or no more files may be taken.
+
+        While files wait to be tried again the whole source is walked: changes alone would not show them.
+        """
+        is_due = bool(self._catalog.due_keys(self.ids.source_id))
+        mark = None if is_due else self._catalog.read_high_water_mark(self.ids.source_id)
+        page = list_files(self._source, mark)
+        yield page
+        while not page.is_last and not self._plans["deferred"]:
+            page = list_files(self._source, page.mark)
+            yield page
+
+    def left_of(self, max_files: int | None) -> int | None:
+        """Return how many of `max_files` this run may still take."""
+        return None if max_files is None else max(0, max_files - self._plans["planned"])
+
+    def pace(self, plan: Plan, page: Page) -> Iterator[Batch]:
+        """Yield the batches of a page's plan, never more than `IN_FLIGHT` ahead of what is stored.
+
+        Where the page has a mark, all of them are stored before the source's high-water mark moves to it.
 
         Raises:
             SourceUnavailable: the source stopped answering; what was not tried is left for the next run.
             LibraryUnavailable: storage, catalog or lease was lost.
         """
-        self._catalog.plan_run(
-            self.ids.run_id,
+        vanished = self._find_vanished(plan, page)
+        self._plans.update(
             listed=plan.listed,
             planned=plan.planned,
             deferred=plan.count("deferred"),
             unchanged=plan.unchanged,
-            vanished=len(plan.vanished),
+            vanished=len(vanished),
         )
-        clear_staging(self.staging, wanted=plan.decisions["key"])
+        self._catalog.plan_run(self.ids.run_id, **self._plans)
+        if page.is_whole:
+            clear_staging(self.staging, wanted=plan.decisions["key"])
         self._catalog.record_listing(
-            self.ids.source_id, plan.vanished.to_list(), plan.returned.to_list(), now=datetime.now(UTC)
+            self.ids.source_id, vanished, plan.returned.to_list(), now=datetime.now(UTC), is_whole=page.is_last
         )
-        with Progress(self._source.source_name, plan.planned) as progress:
-            for batch in plan.batches():
-                while len(self._in_flight) >= IN_FLIGHT:
-                    progress.advance(self._settle_oldest())
-                yield batch
-            while self._in_flight:
-                progress.advance(self._settle_oldest())
+        self._progress.expect(plan.planned)
+        for batch in plan.batches():
+            while len(self._in_flight) >= IN_FLIGHT:
+                self._settle_oldest()
+            yield batch
+        if page.mark is not None:
+            self._move_mark(page, page.mark)
+
+    def _find_vanished(self, plan: Plan, page: Page) -> list[str]:
+        """Return the known files that are gone: those a page says so of, and at a walk's end what it did not list."""
+        if page.is_whole:
+            return plan.vanished.to_list()
+        if page.is_start:
+            self._walked = []
+        gone = plan.vanished.to_list()
+        if self._walked is None:
+            return gone
+        self._walked.append(page.files["key"])
+        if not page.is_last:
+            return gone
+        known = self._catalog.known_files(self.ids.source_id).filter(~pl.col("vanished"))
+        return known.join(pl.concat(self._walked).to_frame(), on="key", how="anti")["key"].to_list()
+
+    def _move_mark(self, page: Page, mark: str) -> None:
+        """Move the source's high-water mark to the page's, unless something before it is still to be fetched."""
+        self._settle_all()
+        due = self._catalog.due_keys(self.ids.source_id)
+        self._may_move_mark = self._may_move_mark and not due and not self._plans["deferred"]
+        if self._may_move_mark:
+            self._catalog.move_high_water_mark(self.ids.source_id, mark)
+        if page.is_last:
+            clear_staging(self.staging, wanted=due)
 
     def follow(self, *stages: PrefectFuture[Any]) -> None:
         """Take note of a batch under way by the futures of its stages, first to last."""
         self._in_flight.append(stages)
 
-    def _settle_oldest(self) -> int:
-        """Wait for the oldest batch and return how many of its files were dealt with."""
+    def _settle_all(self) -> None:
+        while self._in_flight:
+            self._settle_oldest()
+
+    def _settle_oldest(self) -> None:
+        """Wait for the oldest batch and look at how it ended."""
         # It stays in flight until it is settled: who stops here has to wait for it all the same.
         staged, _, stored = [_result_of(stage) for stage in self._in_flight[0]]
         self._in_flight.popleft()
@@ -219,7 +292,7 @@ class IngestRun:
             raise SourceUnavailable(
                 f"{self._source.root} stopped answering. What was not tried is left for the next run."
             )
-        return int(stored.files)
+        self._progress.advance(stored.files)
 
 
 def _result_of(stage: PrefectFuture[Any]) -> Any:

@@ -85,7 +85,7 @@ def upgrade() -> None:
         sa.Column("thumbnail_key", sa.Text()),
         sa.Column("owner", sa.Text()),
         sa.Column("location_id", _ID),
-        sa.Column("quality", sa.Text(), server_default="full", nullable=False),
+        sa.Column("quality", sa.Text(), nullable=False),
         sa.Column("extra", sa.JSON()),
         sa.Column("source_id", _ID, nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
@@ -99,9 +99,10 @@ def upgrade() -> None:
             "(captured_offset_minutes IS NULL) = (captured_utc IS NULL)", name=op.f("ck_images_captured")
         ),
         sa.CheckConstraint(
-            "captured_witness IN ('exif', 'gps', 'file_name', 'server', 'arrival')",
+            "captured_witness IN ('camera', 'exif', 'gps', 'file_name', 'video', 'provider', 'server', 'arrival')",
             name=op.f("ck_images_captured_witness"),
         ),
+        sa.CheckConstraint("quality IN ('full', 'thumbnail')", name=op.f("ck_images_quality")),
     )
     op.create_index("ix_images_captured", "images", ["captured_local", "sha256"])
     op.create_index("ix_images_source", "images", ["source_id", "captured_local"])
@@ -164,7 +165,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name=op.f("fk_runs_source_id")),
         sa.CheckConstraint(
             "status IN ('running', 'no_new_files', 'success', 'partial', 'failed', 'skipped', 'inactive', "
-            "'interrupted')",
+            "'interrupted', 'cancelled')",
             name=op.f("ck_runs_status"),
         ),
         sa.CheckConstraint("(status = 'running') = (finished_at IS NULL)", name=op.f("ck_runs_finished")),
