@@ -1,8 +1,10 @@
 """What the upkeep of a library asks of its catalog, and the corrections it makes there."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, ScalarSelect, case, delete, func, select, update
 
 from blocks._catalog import Catalog
 from blocks._database import chunks_of
@@ -60,3 +62,56 @@ def _count_listed_places(connection: Connection, sha256: str) -> int:
     elsewhere = select(sources.c.id).where(sources.c.kind != KEPT_HERE)
     listed = [files.c.sha256 == sha256, files.c.vanished_at.is_(None), files.c.source_id.in_(elsewhere)]
     return int(connection.execute(select(func.count()).select_from(files).where(*listed)).scalar_one())
+
+
+class Expired(NamedTuple):
+    """An image that is older than it was to be kept; `others`: how many further sources it was also seen in."""
+
+    sha256: str
+    storage_key: str
+    thumbnail_key: str | None
+    size: int
+    captured_local: datetime
+    others: int
+
+
+def find_expired(catalog: Catalog, camera: str, cutoff: datetime) -> list[Expired]:
+    """Return the images of `camera`, by that exact name, that were taken before `cutoff` (aware), oldest first.
+
+    A capture whose zone is unknown counts as old when it is so in every zone.
+    """
+    naive = cutoff.astimezone(UTC).replace(tzinfo=None)
+    is_old = case(
+        (images.c.captured_utc.is_not(None), images.c.captured_utc < cutoff),
+        else_=images.c.captured_local < naive - timedelta(hours=12),  # UTC-12 is the last to see a day end
+    )
+    query = (
+        select(
+            *(images.c[name] for name in ("sha256", "storage_key", "thumbnail_key", "size", "captured_local")),
+            _count_sources() - 1,
+        )
+        .where(images.c.camera == camera, is_old)
+        .order_by(images.c.captured_local, images.c.sha256)
+    )
+    with catalog.reading() as connection:
+        return [Expired(*row) for row in connection.execute(query)]
+
+
+def expire_images(catalog: Catalog, sha256s: Sequence[str], message: str) -> set[str]:
+    """Take images out of the catalog for good, and return which: those that no other source refers to.
+
+    Their files stay known as expired, with `message`, so that no run fetches them again.
+    """
+
+    def write(connection: Connection) -> set[str]:
+        mine = images.c.sha256.in_(sha256s) & (_count_sources() <= 1)
+        going = list(connection.scalars(select(images.c.sha256).where(mine)))
+        ended = {"state": FileState.EXPIRED, "sha256": None, "reason": None, "message": message}
+        connection.execute(update(files).where(files.c.sha256.in_(going)).values(ended))
+        return set(connection.scalars(delete(images).where(images.c.sha256.in_(going)).returning(images.c.sha256)))
+
+    return catalog.write(write)
+
+
+def _count_sources() -> ScalarSelect[int]:
+    return select(func.count(files.c.source_id.distinct())).where(files.c.sha256 == images.c.sha256).scalar_subquery()

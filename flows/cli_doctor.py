@@ -23,13 +23,14 @@ from flows.cli_options import Format, Library, open_library
 from flows.cli_server import await_api, has_own_server
 
 _ENOUGH_BYTES = 2_000_000_000
+_LEAST_BYTES = 200_000_000
 _SOURCE_SECONDS = 20.0
 _ASKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: `state` is ok, warning or broken; `mend` says what to do about it."""
+    """One thing looked at: `state` is ok, warning or broken (all: healthy or degraded); `mend` says what to do."""
 
     check: str
     state: str
@@ -40,18 +41,23 @@ class Check:
 def doctor(*, library: Library = None, style: Format = "table") -> int:
     """Check library, catalog, Prefect's API, every saved source and the versions; exit code 1 if anything is broken.
 
-    Each source is asked for its listing once, with its credentials.
+    Each source is asked for its listing once, with its credentials. The last line says if all is healthy or degraded.
     """
-    checks: list[Check] = []
+    broken: list[str] = []
 
     def run_all() -> Iterator[Check]:
         for some in (check_versions(), check_library(library), check_api()):
             for check in some:
-                checks.append(check)
+                if check.state == "broken":
+                    broken.append(check.check)
                 yield check
+        if broken:
+            yield Check("health", "degraded", f"broken: {', '.join(broken)}")
+        else:
+            yield Check("health", "healthy", "nothing is broken")
 
     print_rows(map(asdict, run_all()), ("state", "check", "message", "mend"), style=style)
-    return int(any(check.state == "broken" for check in checks))
+    return int(bool(broken))
 
 
 def check_versions() -> Iterator[Check]:
@@ -166,10 +172,8 @@ def _write_and_remove(home: ImageLibrary) -> None:
 def _check_room(home: ImageLibrary) -> Iterator[Check]:
     free = shutil.disk_usage(home.folder.expanduser()).free
     message = f"{free / 1e9:.1f} GB free"
-    if free < _ENOUGH_BYTES:
-        yield Check("disk", "warning", message, f"make room on the disk of {home.folder}")
-    else:
-        yield Check("disk", "ok", message)
+    state = "broken" if free < _LEAST_BYTES else "warning" if free < _ENOUGH_BYTES else "ok"
+    yield Check("disk", state, message, None if state == "ok" else f"make room on the disk of {home.folder}")
 
 
 def _version(package: str) -> str:

@@ -27,6 +27,14 @@ Repair: TypeAlias = Annotated[
     ),
 ]
 
+Camera: TypeAlias = Annotated[
+    str, Field(min_length=1, description="Name of the camera, exactly as the images have it.")
+]
+Days: TypeAlias = Annotated[
+    int, Field(ge=1, le=36_500, description="How many days images are kept, counted from their capture.")
+]
+Apply: TypeAlias = Annotated[bool, Field(description="Do it; without it only what would be done is shown.")]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

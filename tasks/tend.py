@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from prefect import get_run_logger, task
 
 from blocks.library import ImageLibrary
+from tasks._retention import RetentionReport, expire
 from tasks._verify import Verifier, VerifyReport, verify_library
 from tasks.policies import OUTSIDE
 
@@ -17,5 +18,17 @@ def verify(library: ImageLibrary, quick: bool, repair: bool) -> VerifyReport:
         LibraryUnavailable: storage or catalog did not answer.
     """
     report = verify_library(Verifier(library, quick=quick, repair=repair, now=datetime.now(UTC)))
+    get_run_logger().info(report.summary)
+    return report
+
+
+@task(task_run_name="expire images of {camera}", **OUTSIDE)
+def expire_images(library: ImageLibrary, camera: str, days: int, apply: bool) -> RetentionReport:
+    """Remove the images of `camera` that are older than `days` days, or with `apply` off only find them.
+
+    Raises:
+        LibraryUnavailable: storage or catalog did not answer; the next try goes on.
+    """
+    report = expire(library, camera, days=days, now=datetime.now(UTC), is_rehearsal=not apply)
     get_run_logger().info(report.summary)
     return report

@@ -1,67 +1,22 @@
 """The command line as a person or a script meets it: exit codes, lines on stderr, tables and JSON."""
 
-import gc
 import io
-import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from blocks.library import ImageLibrary
 from flows._table import print_rows, show
-from flows.cli import explain, needs_api, run
+from flows.cli import explain, needs_api
+from tests.flows.commands import Command
 from tests.flows.ingesting import Site
 from tests.pictures import HTML_PAGE, make_jpeg
 from tests.servers import fault
 from tests.servers.fault import FaultServer
 
 CANARY = "canary-in-a-cage"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The JSON objects it printed."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def catchment(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """The command line in this process, in a folder of its own; what it sets for its process is undone."""
-    before, threshold = dict(os.environ), gc.get_threshold()
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Said:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    yield call
-    os.environ.clear()
-    os.environ.update(before)
-    gc.set_threshold(*threshold)
-
-
-@pytest.fixture
-def with_api(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands use the session's Prefect server instead of starting one each."""
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
 
 
 @pytest.mark.parametrize(
