@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from threading import Lock, get_ident
 from typing import BinaryIO
@@ -97,7 +97,14 @@ class LocalStorage(Storage):
             with self._path(key).open("rb") as file:
                 yield file
         except OSError as error:
+            if error.errno == errno.EIO:  # a bad sector costs the file that lies on it
+                raise KeyRefused(f"The disk can not read {key} any more: bring it back from a backup.") from error
             raise translate_disk(error, key) from error
+
+    def make_url(self, key: str, expires: timedelta) -> str:
+        """Return the `file://` address of `key`, which is good on this machine for as long as the file lies there."""
+        del expires
+        return self._path(key).absolute().as_uri()
 
     def stat(self, key: str) -> Stored | None:
         """Return the size of the file under `key`, or None where there is none; a folder knows no hashes."""

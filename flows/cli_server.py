@@ -88,10 +88,19 @@ def start_own_server() -> OwnServer | None:
     """Start a server and make it this process's Prefect API; None where the user has configured one.
 
     Call it before anything of Prefect is imported; it returns at once, while the server is still starting.
+
+    Raises:
+        CatchmentError: Prefect's home folder, where the server keeps its database, can not be made.
     """
     global _own
     if is_api_configured():
         return None
+    try:
+        _home().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CatchmentError(
+            f"Prefect's home folder {_home()} can not be made ({error.strerror}): set PREFECT_HOME to one that can."
+        ) from error
     with socket(AF_INET, SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -161,14 +170,17 @@ def is_api_configured() -> bool:
     """
     if os.environ.get("PREFECT_API_URL"):
         return True
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or _home() / "profiles.toml").expanduser()
     witnesses = {Path(".env"): "PREFECT", Path("prefect.toml"): "url", Path("pyproject.toml"): "tool.prefect"}
     if not any(_mentions(path, word) for path, word in (witnesses | {profiles: "PREFECT_API_URL"}).items()):
         return False
     from prefect.settings import get_current_settings
 
     return bool(get_current_settings().api.url)
+
+
+def _home() -> Path:
+    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
 
 
 def _mentions(path: Path, word: str) -> bool:

@@ -449,3 +449,12 @@ def test_wrong_credentials_are_refused_without_being_told(rclone: S3Server, stag
     assert type(result) is LibraryRefused
     assert "credentials" in str(result)
     assert "wrong-key" not in str(result)
+
+
+def test_a_sector_that_can_not_be_read_costs_the_file_that_lies_on_it(tmp_path: Path) -> None:
+    unreadable = Path("/proc/self/mem")  # its first page is mapped nowhere: reading it is an I/O error
+    if not unreadable.exists():
+        pytest.skip("this machine has no file that fails to be read")
+    (tmp_path / "a.jpg").symlink_to(unreadable)
+    with pytest.raises(KeyRefused, match="a.jpg"):
+        LocalStorage(tmp_path).hash_object("a.jpg")

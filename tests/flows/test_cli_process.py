@@ -117,3 +117,18 @@ def test_doctor_ends_in_time_though_a_source_never_answers(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20
     )
     assert ended.stdout.splitlines() == [f"('broken', '{faults.url}nothing/')", f"('warning', '{slow}')"], ended.stderr
+
+
+def test_a_home_of_prefect_that_can_not_be_made_is_told(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "file").touch()
+    ended = subprocess.run(
+        [*PROGRAM, "sources"],
+        cwd=tmp_path,
+        env=environment | {"PREFECT_HOME": str(tmp_path / "file" / "home")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "set PREFECT_HOME" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
