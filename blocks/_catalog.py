@@ -3,7 +3,7 @@
 It is the ledger that runs are driven by: a file is done when a row here says so, in one transaction with its image.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -207,6 +207,10 @@ class Catalog:
         }
         self.write(lambda c: c.execute(update(runs).where(runs.c.id == run_id).values(counts)))
 
+    def note_details(self, run_id: int, details: Mapping[str, Any]) -> None:
+        """Write down what else there is to say of a run, as JSON has it, in place of what was said before."""
+        self.write(lambda c: c.execute(update(runs).where(runs.c.id == run_id).values(details=dict(details))))
+
     def finish_run(self, run_id: int, status: RunStatus, message: str | None = None, *, now: datetime) -> None:
         """Close a run with counts from its outcomes, planned being their sum, and show its end on its source."""
 
@@ -252,7 +256,7 @@ class Catalog:
         return pl.DataFrame(schema=KNOWN_SCHEMA) if source_id is None else self.known_files(source_id, keys)
 
     def due_keys(self, source_id: int) -> list[str]:
-        """Return the keys of the source's files that failed and are to be tried again, as far as they are still there."""
+        """Return the keys of the source's files that failed and are to be tried again, unless they have vanished."""
         due = select(files.c.key).where(
             files.c.source_id == source_id,
             files.c.state.in_([FileState.FAILED, FileState.RETRY]),

@@ -266,6 +266,7 @@ def _file_row(outcome: Outcome, word: _Word | None, max_attempts: int) -> dict[s
         "reason": outcome.reason,
         "message": outcome.message,
         "sha256": outcome.sha256 if is_kept else None,
+        "extra": outcome.facts.extra if outcome.facts else None,
     }
 
 
@@ -290,6 +291,7 @@ def _file_upsert(insert: Any, max_attempts: int) -> Any:
             "state": case((is_worn_out, FileState.PARKED), else_=new.state),
             "attempts": attempts,
             "sha256": func.coalesce(new.sha256, files.c.sha256),
+            "extra": case((new.sha256.is_(None), files.c.extra), else_=new.extra),
         },
     )
 

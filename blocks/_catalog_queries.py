@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, or
 
 from blocks._catalog import Catalog, find_source
 from blocks._catalog_outcomes import KEPT
+from blocks._catalog_requests import has_status, request_state, says
 from blocks._errors import WrongUse
-from blocks._schema import FileState, RunStatus, files, images, locations, outcomes, runs, sources
+from blocks._schema import FileState, files, images, locations, outcomes, runs, sources
 
 Row = dict[str, Any]
 
@@ -44,13 +45,14 @@ def iter_images(
     since: datetime | None = None,
     until: datetime | None = None,
     status: str | None = None,
+    meta: Mapping[str, str] | None = None,
     limit: int | None = None,
 ) -> Iterator[Row]:
     """Yield images, the newest capture first, or with a `status` other than `stored` the files that stand so.
 
     An image is one row, with the source and key where it was first seen, or with its first key in `source` where that
     is asked for. `since` <= capture < `until`, naive, by the camera's own clock. `captured_at` is ISO 8601, with an
-    offset only where the camera's is known.
+    offset only where the camera's is known. `meta`: only images of which what is kept in `extra` says so, by key.
 
     A file is one row, the last attempted first, with its reason and message; `since` and `until` are then aware and
     compared with the last attempt (`vanished`: with when it was missed).
@@ -80,6 +82,8 @@ def iter_images(
             place = images.c.location_id
         if camera is not None:
             query = query.where(images.c.camera == camera)
+        if meta:
+            query = query.where(*says(meta, is_postgres=connection.dialect.name == "postgresql"))
         if location_id is not None:
             query = query.where(place == location_id)
         if since is not None:
@@ -120,7 +124,7 @@ def describe_image(catalog: Catalog, sha_prefix: str) -> Row:
         provenance = connection.execute(
             select(
                 sources.c.name.label("source"),
-                *(files.c[name] for name in ("key", "size", "modified", "validator", "state")),
+                *(files.c[name] for name in ("key", "size", "modified", "validator", "state", "extra")),
                 files.c.first_seen,
                 _last_seen,
                 files.c.vanished_at,
@@ -153,19 +157,17 @@ def list_runs(catalog: Catalog, *, limit: int | None = 50, **wanted: Any) -> lis
 def iter_runs(
     catalog: Catalog, *, source: str | None = None, status: str | None = None, limit: int | None = None
 ) -> Iterator[Row]:
-    """Yield runs, the newest first.
+    """Yield runs, the newest first; `status`: only those that have this status or, as requests, stand so.
 
     Raises:
         WrongUse: there is no such source or status.
     """
-    if status is not None and status not in list(RunStatus):
-        raise WrongUse(f"There is no status {status!r}; choose one of {', '.join(RunStatus)}.")
     query = _select_runs().order_by(runs.c.id.desc()).limit(limit)
+    if status is not None:
+        query = query.where(has_status(status))
     with catalog.reading() as connection:
         if source is not None:
             query = query.where(runs.c.source_id == find_source(connection, source))
-        if status is not None:
-            query = query.where(runs.c.status == status)
         yield from _stream(connection, query)
 
 
@@ -256,10 +258,12 @@ def iter_run_thumbnails(catalog: Catalog, run_id: int, limit: int) -> Iterator[R
 def _select_images(source_id: int | None) -> Select[Any]:
     source: ColumnElement[str] = sources.c.name
     key: ColumnElement[str] = images.c.key
+    extra: ColumnElement[Any] = images.c.extra
     if source_id is not None:
         here = (files.c.sha256 == images.c.sha256) & (files.c.source_id == source_id)
         source = select(sources.c.name).where(sources.c.id == source_id).scalar_subquery()
         key = select(files.c.key).where(here).order_by(files.c.id).limit(1).scalar_subquery()
+        extra = select(files.c.extra).where(here).order_by(files.c.id).limit(1).scalar_subquery()
     shown = ("sha256", "storage_key", "thumbnail_key", "size", "format", "width", "height", "camera", "latitude",
              "longitude", "perceptual_hash", "quality", "owner", "stored_at")  # fmt: skip
     query = _join_places(
@@ -270,6 +274,7 @@ def _select_images(source_id: int | None) -> Select[Any]:
             images.c.captured_witness.label("captured_at_source"),
             source.label("source"),
             key.label("key"),
+            extra.label("extra"),
             locations.c.name.label("location"),
         )
     )
@@ -306,9 +311,9 @@ def _moment_of(status: str) -> ColumnElement[Any]:
 def _select_runs() -> Select[Any]:
     shown = ("kind", "status", "listed", "planned", "stored", "duplicate", "quarantined", "failed", "deferred",
              "unchanged", "vanished", "bytes", "seconds", "started_at", "finished_at", "message",
-             "flow_run_id")  # fmt: skip
+             "flow_run_id", "details")  # fmt: skip
     named = (runs.c.id.label("run_id"), sources.c.name.label("source"))
-    return select(*named, *(runs.c[name] for name in shown)).join_from(runs, sources)
+    return select(*named, request_state, *(runs.c[name] for name in shown)).join_from(runs, sources)
 
 
 def _select_outcomes() -> Select[Any]:

@@ -35,6 +35,10 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY = "too_many"
+    BAD_METADATA = "bad_metadata"
+    NO_VIDEO = "no_video"
+    STALLED = "stalled"
     STORAGE = "storage"
 
 

@@ -25,7 +25,7 @@ MAX_REDIRECTS = 5
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """How to talk to the one server behind `url`; `headers` go with every request and may hold credentials."""
+    """How to talk to the one server behind `url`; `headers` and `auth` go with every request, credentials and all."""
 
     url: str
     connections: int = 4
@@ -33,6 +33,7 @@ class HttpSettings:
     requests_per_second: float | None = None
     bytes_per_second: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: httpx.Auth | None = field(default=None, repr=False)
 
 
 def open_client(settings: HttpSettings) -> httpx.Client:
@@ -46,6 +47,7 @@ def open_client(settings: HttpSettings) -> httpx.Client:
         transport=WatchedTransport(limits=limits, proxy=_find_proxy(httpx.URL(settings.url))),
         timeout=httpx.Timeout(settings.timeout_seconds),
         headers={"User-Agent": _user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"} | dict(settings.headers),
+        auth=settings.auth,
         follow_redirects=False,
     )
 
@@ -105,20 +107,21 @@ def ask(
     pace: Pace,
     headers: Mapping[str, str] | None = None,
     method: str = "GET",
+    content: bytes | None = None,
     expected: Collection[int] = (200,),
     explain: Callable[[httpx.Response], CatchmentError] = explain_status,
 ) -> Iterator[httpx.Response]:
     """Yield the answer to one request, its body unread; failures inside the `with` are translated too.
 
-    A GET follows at most five redirects, within one place (see `is_same_place`). `explain` translates a status that is
-    not `expected`; it may read the body.
+    `content` is the request's own body. A GET follows at most five redirects, within one place (see `is_same_place`).
+    `explain` translates a status that is not `expected`; it may read the body.
 
     Raises:
         SourceUnavailable: no usable answer came, or it broke off.
         SourceRefused: the answer is no, or lies elsewhere.
     """
     try:
-        response = _send(client, method, httpx.URL(url), headers, pace)
+        response = _send(client, method, httpx.URL(url), headers, content, pace)
         try:
             if response.status_code not in expected:
                 raise explain(response)
@@ -148,12 +151,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _send(
-    client: httpx.Client, method: str, url: httpx.URL, headers: Mapping[str, str] | None, pace: Pace
+    client: httpx.Client,
+    method: str,
+    url: httpx.URL,
+    headers: Mapping[str, str] | None,
+    content: bytes | None,
+    pace: Pace,
 ) -> httpx.Response:
     start = url
     for _ in range(MAX_REDIRECTS + 1):
         pace.before_request()
-        response = client.send(client.build_request(method, url, headers=headers), stream=True)
+        response = client.send(client.build_request(method, url, headers=headers, content=content), stream=True)
         if not response.has_redirect_location or method != "GET":
             return response
         response.close()

@@ -42,8 +42,13 @@ class _Bookmark:
     total: int
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], address: str, total: int | None) -> Self | None:
-        """Return the bookmark of a whole response, or None where If-Range could not be asked (RFC 9110 §13.1.5)."""
+    def of(cls, headers: Mapping[str, str], address: str, total: int | None, version: str | None = None) -> Self | None:
+        """Return the bookmark of a whole response, or None where If-Range could not be asked (RFC 9110 §13.1.5).
+
+        `version`: what names its bytes where no header that If-Range takes does.
+        """
+        if version is not None:
+            return None if total is None else cls(address, version, total)
         validator = headers.get("etag")
         if validator is None and _is_strong_date(headers):
             validator = headers["last-modified"]
@@ -66,12 +71,14 @@ class _Bookmark:
         fields = {"address": self.address, "validator": self.validator, "total": self.total}
         path.write_text(json.dumps(fields), encoding="ascii")
 
-    def is_continued_by(self, response: httpx.Response, reached: int) -> bool:
-        """Tell whether `response` proves to be the rest of the same bytes from `reached` on."""
+    def is_continued_by(self, response: httpx.Response, reached: int, version: str | None = None) -> bool:
+        """Tell whether `response`, of which `version` may name the bytes, proves to be their rest from `reached` on."""
         headers = response.headers
         match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         # A 206 to If-Range must repeat the ETag and may leave out Last-Modified (RFC 9110 §15.3.7).
         told = headers.get("etag") if self.validator.startswith('"') else headers.get("last-modified", self.validator)
+        if version is not None:
+            told = version
         return (
             response.status_code == 206
             and match is not None
@@ -95,6 +102,7 @@ class _Transfer:
     headers: Mapping[str, str]
     method: str
     explain: Callable[[httpx.Response], CatchmentError]
+    find_version: Callable[[Mapping[str, str]], str | None] | None
 
     @property
     def _part(self) -> Path:
@@ -107,15 +115,20 @@ class _Transfer:
     def attempt(self) -> Fetched:
         reached, mark = self._find_bookmark()
         if mark is not None:
-            headers = {**self.headers, "Range": f"bytes={reached}-", "If-Range": mark.validator}
+            headers = {**self.headers, "Range": f"bytes={reached}-"}
+            if self.find_version is None:
+                headers["If-Range"] = mark.validator
             with self._ask(headers, (200, 206, 416)) as response:
-                if mark.is_continued_by(response, reached):
+                if mark.is_continued_by(response, reached, self._version_of(response.headers)):
                     return self._receive(response, mark)
                 if response.status_code == 200:
                     return self._receive(response, None)
             self._discard()
         with self._ask(self.headers, (200,)) as response:
             return self._receive(response, None)
+
+    def _version_of(self, headers: Mapping[str, str]) -> str | None:
+        return None if self.find_version is None else self.find_version(headers)
 
     def _ask(self, headers: Mapping[str, str], expected: tuple[int, ...]) -> AbstractContextManager[httpx.Response]:
         return ask(
@@ -130,7 +143,7 @@ class _Transfer:
 
     def _receive(self, response: httpx.Response, mark: _Bookmark | None) -> Fetched:
         headers = dict(response.headers.items())  # httpx's own look-ups walk all fields: 4 µs each, and there are ten
-        coded, declared = _is_coded(headers), _content_length(headers)
+        coded, declared, version = _is_coded(headers), _content_length(headers), self._version_of(headers)
         whole = mark.total if mark is not None else None if coded else declared
         if self.max_bytes is not None and (whole or declared or 0) > self.max_bytes:
             self._discard()
@@ -153,7 +166,7 @@ class _Transfer:
             chunks = chain([start], chunks)
         # A body with a length is whole when the length is reached; only without one the listing's size has to prove it.
         proof = whole if whole is not None or declared is not None else self.expected_size
-        size, digest = self._write(chunks, mark, lambda: _Bookmark.of(headers, self._address, whole), proof)
+        size, digest = self._write(chunks, mark, lambda: _Bookmark.of(headers, self._address, whole, version), proof)
         return Fetched(
             path=self.destination,
             size=size,
@@ -239,6 +252,7 @@ def download_file(
     headers: Mapping[str, str] | None = None,
     method: str = "GET",
     explain: Callable[[httpx.Response], CatchmentError] = explain_status,
+    find_version: Callable[[Mapping[str, str]], str | None] | None = None,
 ) -> Fetched:
     """Bring what `url` holds whole to `destination`, through `destination.part`, or leave `destination` as it was.
 
@@ -246,6 +260,9 @@ def download_file(
     or, where that is unknown too, end properly. A listed size that differs from a reached Content-Length is only a
     warning: the file has changed since it was listed. After a cut the next attempt, in this call or in a later process,
     asks for the rest and joins it only to bytes of the same validator; anything else starts over.
+
+    `find_version` is for a server without strong ETags: it returns what names a response's bytes by its header fields
+    (names in lower case), or None. A 206 continues only the version that was begun, and no If-Range is sent.
 
     Raises:
         SourceUnavailable: the file may still come; what is there of it is kept if it can be resumed.
@@ -262,6 +279,7 @@ def download_file(
         headers=headers or {},
         method=method,
         explain=explain,
+        find_version=find_version,
     )
     return (patience or Patience()).until_it_heals(transfer.attempt)
 

@@ -1,7 +1,7 @@
 """The records that cross the floors: what a source lists, and what was fetched from it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -210,7 +210,7 @@ class Rows(Sequence[T], Generic[T]):
 class Page:
     """A part of a listing, and where to go on.
 
-    `gone`: keys that the source says are no longer there. `mark`: the cursor that the next page comes from, and that
+    `gone`: keys that the source says are no longer there, with all below them; what the page lists is. `mark`: the cursor that the next page comes from, and that
     becomes the source's high-water mark once everything up to here is stored; None where the source has no cursors.
     `is_last`: there is nothing more now. `is_start`: a walk over the whole source begins here; where one ends in the
     same run, known files that it did not list have vanished. What is neither, the changes since a mark or the rest of
@@ -218,7 +218,7 @@ class Page:
     """
 
     files: Listing
-    gone: Rows[str] = Rows()
+    gone: Rows[str] = field(default_factory=Rows)
     mark: str | None = None
     is_last: bool = True
     is_start: bool = True

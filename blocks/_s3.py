@@ -66,6 +66,7 @@ def make_client(
         max_pool_connections=connections,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        signature_version="s3v4",  # else addresses are signed the old way, which newer regions and servers refuse
         s3={"addressing_style": "path" if endpoint_url else "auto"},
     )
     if session.get_credentials() is None:

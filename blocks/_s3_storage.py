@@ -5,9 +5,11 @@ import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -25,6 +27,9 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.
 
 MAX_KEY_BYTES = 1024
 """Longest key of an object, in UTF-8: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
+
+_LONGEST_VALUE = 300
+_VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 # Threads of one process that put different bytes under one key wait for each other even where a server ignores
 # If-None-Match. Many keys share a lock, so the table stays small.
@@ -80,6 +85,16 @@ class S3Storage(Storage):
         try:
             with closing(self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"]) as body:
                 yield cast("BinaryIO", body)
+        except S3_ERRORS as error:
+            raise translate_library_error(error, key) from error
+
+    def make_url(self, key: str, expires: timedelta) -> str:
+        """Return a presigned address of the object under `key`; no request is made for it."""
+        wanted = {"Bucket": self._bucket, "Key": self._full(key)}
+        try:
+            return self._client.generate_presigned_url(
+                "get_object", Params=wanted, ExpiresIn=int(expires.total_seconds())
+            )
         except S3_ERRORS as error:
             raise translate_library_error(error, key) from error
 
@@ -164,7 +179,11 @@ class S3Storage(Storage):
             raise LibraryUnavailable(
                 f"The staged file for {key} has {size:,} bytes where {file.size:,} came; the next run brings it again."
             )
-        noted = {"sha256": file.sha256} | ({"modified": file.modified.isoformat()} if file.modified else {})
+        noted = {
+            **{name: _fit_for_header(text) for name, text in (file.metadata or {}).items()},
+            "sha256": file.sha256,
+            **({"modified": file.modified.isoformat()} if file.modified else {}),
+        }
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if self._is_conditional else {}
         try:
             with file.source.open("rb") as body:
@@ -189,6 +208,21 @@ class S3Storage(Storage):
 
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=8, thread_name_prefix="s3-put")
+
+
+def _fit_for_header(text: str) -> str:
+    """Return the beginning of `text` as metadata takes it: percent-encoded where it is not visible ASCII.
+
+    All of an object's metadata together may have 2 KB:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+    """
+    fitting = ""
+    for character in text:
+        encoded = quote(character, safe=_VISIBLE, errors="replace")
+        if len(fitting) + len(encoded) > _LONGEST_VALUE:
+            break
+        fitting += encoded
+    return fitting
 
 
 def _guess_content_type(key: str) -> str:

@@ -2,7 +2,8 @@
 
 sources ─< files >─ images      a file is a place where bytes were seen, an image is the bytes themselves
    │          └──< outcomes      one attempt at one file in one run: the ledger
-   └─< runs ──────┘
+   ├─< runs ──────┘ └─< searches one look for the pictures of one camera and day
+   └─< probes                    names that were asked for, and what the source said
 
 Instants are `timestamptz` on PostgreSQL and whole microseconds since 1970-01-01 UTC on SQLite
 (`datetime(started_at / 1000000, 'unixepoch')` shows one); Python sees aware UTC on both.
@@ -17,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -49,7 +51,10 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class FileState(StrEnum):
-    """Where a file of a source stands; `retry` is a failure that a person asked to try again."""
+    """Where a file of a source stands.
+
+    `retry` is a failure that a person asked to try again, `expired` an image that was kept as long as was asked for.
+    """
 
     STORED = "stored"
     DUPLICATE = "duplicate"
@@ -57,6 +62,7 @@ class FileState(StrEnum):
     FAILED = "failed"
     PARKED = "parked"
     RETRY = "retry"
+    EXPIRED = "expired"
 
 
 class RunStatus(StrEnum):
@@ -71,6 +77,14 @@ class RunStatus(StrEnum):
     INACTIVE = "inactive"
     INTERRUPTED = "interrupted"
     CANCELLED = "cancelled"
+
+
+class ProbeAnswer(StrEnum):
+    """What a source said of a name it was asked for: there, not there so soon, or not there and not to be expected."""
+
+    THERE = "there"
+    NOT_YET = "not_yet"
+    NEVER = "never"
 
 
 class Instant(TypeDecorator[datetime]):
@@ -211,7 +225,7 @@ images = Table(
     Column("owner", Words),
     Column("location_id", ForeignKey("locations.id")),
     Column("quality", Text, nullable=False),
-    Column("extra", JSON),
+    Column("extra", JSON(none_as_null=True)),
     Column("source_id", ForeignKey("sources.id"), nullable=False),
     Column("key", Name, nullable=False),
     Column("stored_at", Instant, nullable=False),
@@ -244,6 +258,7 @@ files = Table(
     Column("attempted_at", Instant, nullable=False),
     Column("last_seen", Instant, nullable=False),
     Column("vanished_at", Instant),
+    Column("extra", JSON(none_as_null=True)),
     UniqueConstraint("source_id", "key"),
     _one_of("state", FileState),
     CheckConstraint("attempts >= 0", name="attempts"),
@@ -259,7 +274,8 @@ files = Table(
     ),
 )
 """`size`, `modified`, `validator`: as listed when the file was last attempted. `sha256`: the last image that came from
-here. `last_seen` is written only on attempts and when the file vanishes; until then the source's last listing tells."""
+here; `extra`: what the source says of it here. `last_seen` is written only on attempts and when the file vanishes;
+until then the source's last listing tells."""
 
 runs = Table(
     "runs",
@@ -283,6 +299,7 @@ runs = Table(
     Column("started_at", Instant, nullable=False),
     Column("finished_at", Instant),
     Column("flow_run_id", Name),
+    Column("details", JSON(none_as_null=True)),
     _one_of("status", RunStatus),
     CheckConstraint("(status = 'running') = (finished_at IS NULL)", name="finished"),
     CheckConstraint(
@@ -316,3 +333,40 @@ outcomes = Table(
     Index("ix_outcomes_sha256", "sha256"),
 )
 """`sha256` is no foreign key: bytes that were quarantined have a digest and no image."""
+
+searches = Table(
+    "searches",
+    metadata,
+    _id(),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("source_id", ForeignKey("sources.id"), nullable=False),
+    Column("stream", Name, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("method", Text, nullable=False),
+    _count("expected"),
+    _count("known"),
+    _count("found"),
+    _count("probes"),
+    _count("hits"),
+    Column("reason", Text),
+    Column("message", Words),
+    Column("at", Instant, nullable=False),
+    UniqueConstraint("run_id", "stream", "day"),
+    Index("ix_searches_source", "source_id", "day"),
+)
+"""One run's look for the pictures of one camera on one local day: `expected` by its rhythm, `known` before, `found`
+anew by `probes`, of which `hits` were answered with a picture; `reason`, `message` where it could not be finished."""
+
+probes = Table(
+    "probes",
+    metadata,
+    Column("source_id", ForeignKey("sources.id"), primary_key=True),
+    Column("key", Name, primary_key=True),
+    Column("quality", Text, primary_key=True),
+    Column("answer", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("expires", Instant, nullable=False),
+    _one_of("quality", Quality),
+    _one_of("answer", ProbeAnswer),
+)
+"""Names that were computed and asked for, so that none is asked for again before its answer `expires`."""

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -27,7 +27,8 @@ class Incoming:
     """A whole file to be put under `key`, or a neighbour of it.
 
     `sha256`: hex; `size`: bytes; `modified`: aware, becomes the stored file's time where storage has one; `move`: take
-    the file at `source` away (it lies in our staging); otherwise it is copied and stays untouched.
+    the file at `source` away (it lies in our staging); otherwise it is copied and stays untouched. `metadata`: what a
+    bucket notes beside the bytes, a folder has no place for it.
     """
 
     source: Path
@@ -37,6 +38,7 @@ class Incoming:
     modified: datetime | None = None
     content_type: str | None = None
     move: bool = True
+    metadata: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,13 @@ class Storage(ABC):
         Raises:
             LibraryRefused: there is none, or it may not be read.
             LibraryUnavailable: storage does not answer.
+        """
+
+    @abstractmethod
+    def make_url(self, key: str, expires: timedelta) -> str:
+        """Return an address that anybody who has it can fetch the file under `key` from, in a bucket until `expires`.
+
+        Made on demand and kept nowhere; whether the file is there is not looked at.
         """
 
     @abstractmethod

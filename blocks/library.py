@@ -138,6 +138,10 @@ class ImageLibrary(Block):
         folder = self._open_folder() / "staging" / make_safe_segment(source_folder)
         return _make_folder(folder)
 
+    def spool_folder(self, source_folder: str) -> Path:
+        """Return the folder where a live camera's frames wait until they are stored; made where there is none."""
+        return _make_folder(self._open_folder() / "spool" / make_safe_segment(source_folder))
+
     def quarantine(self, path: Path, key: str, reason: str) -> str:
         """Move the file at `path` out of the way, whole and unchanged, and return where it lies within `folder`.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import polars as pl
 from prefect.blocks.core import Block
@@ -60,6 +60,15 @@ class ImageSource(Block, ABC):
     max_file_bytes: int = Field(default=50_000_000, ge=1, description="Largest file to take, in bytes.")
     connections: int = Field(default=4, ge=1, le=64, description="Most connections to the source at once.")
 
+    files_together: ClassVar[int] = 1
+    """So many files, where there are as many, go through one task: more than one where they come often."""
+
+    is_live: ClassVar[bool] = False
+    """Whether it makes its images itself while a run lasts: there is nothing to list, and scheduled runs pass it by."""
+
+    command: ClassVar[str] = "catchment ingest"
+    """What a person types before its name to take images from it."""
+
     _slots: _Slots | None = PrivateAttr(default=None)
 
     @classmethod
@@ -80,10 +89,25 @@ class ImageSource(Block, ABC):
     def _usable_layout(cls, layout: str) -> str:
         return check_layout(layout)
 
+    @classmethod
+    def of_link(cls, link: str) -> Self | None:
+        """Return the source that a link which people share names; None where it is no link of this kind.
+
+        Raises:
+            WrongUse: it is one, and can not be used as things stand; the message says what to do.
+        """
+        del link
+        return None
+
     @property
     @abstractmethod
     def root(self) -> str:
         """Where the source is, without any credential: what people and the catalog see."""
+
+    @property
+    def kind(self) -> str:
+        """What kind of source it is, as the catalog has it: the type of its Block."""
+        return self.get_block_type_slug()
 
     @property
     def source_name(self) -> str:
@@ -130,6 +154,14 @@ class ImageSource(Block, ABC):
         """Hold one of the `connections` places of a run while a file is downloaded."""
         with self._slots or nullcontext():
             yield
+
+    def try_out(self) -> str:
+        """Reach the source once, with its credentials, and return in a few words what it answers.
+
+        Raises:
+            SourceUnavailable, SourceRefused: it can not be taken from as things stand.
+        """
+        return f"lists {len(self.list_files())} files"
 
     @abstractmethod
     def list_files(self) -> Listing:

@@ -1,5 +1,8 @@
 """Make catchment's Blocks known to a Prefect server, and save the documents that the environment describes.
 
+The limit of cameras that are read at once, `rtsp-streams`, is made too: 10, where nobody has set it otherwise
+(`prefect gcl update rtsp-streams --limit 20`).
+
 A variable names the Block type, the document and one field of it, with two underscores between them:
 
     CATCHMENT_HTTP_DIRECTORY__HAMELN__BASE_URL=https://cameras.example.org/hameln/
@@ -31,8 +34,19 @@ from pydantic.fields import FieldInfo
 from blocks._errors import CatchmentError, WrongUse
 from blocks.library import ImageLibrary
 from tasks.sources import SOURCE_KINDS, classes_of, refers_to_block
+from tasks.streams import ensure_streams_limit
 
-BLOCK_TYPES: tuple[type[Block], ...] = (AwsCredentials, MinIOCredentials, S3Bucket, ImageLibrary, *SOURCE_KINDS)
+_REFERRED_TO = dict.fromkeys(
+    part
+    for kind in SOURCE_KINDS
+    for field in kind.model_fields.values()
+    for part in classes_of(field.annotation)
+    if isinstance(part, type) and issubclass(part, Block)
+)
+
+BLOCK_TYPES: tuple[type[Block], ...] = tuple(
+    dict.fromkeys((AwsCredentials, MinIOCredentials, S3Bucket, ImageLibrary, *_REFERRED_TO, *SOURCE_KINDS))
+)
 """Every Block type that catchment uses; one that others refer to stands before them."""
 
 _VARIABLE = re.compile(r"CATCHMENT_([A-Z0-9]+(?:_[A-Z0-9]+)*)__([A-Z0-9]+(?:_[A-Z0-9]+)*)__([A-Z0-9]+(?:_[A-Z0-9]+)*)")
@@ -139,6 +153,7 @@ def main() -> int:
     """Register every type, save what the environment describes, and tell what was done; return the exit code."""
     try:
         register_types()
+        ensure_streams_limit()
         lines = save_documents(os.environ)
     except CatchmentError as error:
         sys.stderr.write(f"{error}\n")

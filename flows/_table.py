@@ -50,6 +50,15 @@ def print_fields(fields: Row, *, style: Format = "table", out: TextIO | None = N
     out.writelines(f"{name:<{width}}  {value}\n" for name, value in told.items())
 
 
+def print_nested(fields: Row, name: str, rows: Iterable[Row], *, out: TextIO | None = None) -> None:
+    """Print one JSON object: `fields`, and under `name` the list of `rows`, as they come."""
+    out = out or sys.stdout
+    out.write(json.dumps(dict(fields), default=_to_json)[:-1] + f", {json.dumps(name)}: [")
+    for number, row in enumerate(rows):
+        out.write((", " if number else "") + json.dumps(dict(row), default=_to_json))
+    out.write("]}\n")
+
+
 def show(value: object) -> str:
     """Return `value` as a table shows it; instants in UTC end in Z, times without a zone in nothing.
 

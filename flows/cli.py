@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError
 
 from blocks._errors import CatchmentError, LibraryRefused, WrongUse
 from flows._prefect_server import collect_rarely
-from flows.cli_server import start_own_server
+from flows.cli_server import SHARED_LINK, start_own_server
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -26,7 +26,7 @@ QUIET = {
 """Settings of Prefect for a run from a terminal; those of the user win."""
 
 _PYDANTIC_JARGON = re.compile(r"\d+ validation errors? for \S+\s+|\s*\[type=.*", re.DOTALL)
-_SAVED_BLOCK = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+/[^/]+")
+_SAVED_BLOCK = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*/[^/]+")
 
 app = App(
     name="catchment",
@@ -39,6 +39,10 @@ app = App(
 _COMMANDS = {
     "ingest": ("flows.cli_ingest:ingest", "Bring what is new from one source into the library."),
     "ingest-all": ("flows.cli_ingest:ingest_all", "Bring what is new from every saved, active source."),
+    "capture": ("flows.cli_capture:capture", "Take frames from a live camera (RTSP)."),
+    "upload": ("flows.cli_uploads:upload", "Hand pictures over as those of one camera, each with its verdict."),
+    "drop-folder": ("flows.cli_uploads:drop_folder", "Take what was dropped into a folder, and sort it."),
+    "download-range": ("flows.cli_terminal:download_range", "Bring a terminal's gate pictures of given dates."),
     "list": ("flows.cli_ingest:list_source", "Show the files a source holds, and fetch none of them."),
     "sources": ("flows.cli_sources:sources", "Show, add, pause, resume and remove saved sources."),
     "images": ("flows.cli_catalog:images", "Show the library's images, newest first."),
@@ -46,7 +50,11 @@ _COMMANDS = {
     "runs": ("flows.cli_catalog:runs", "Show the runs, newest first."),
     "status": ("flows.cli_catalog:status", "Show what became of every file of one run."),
     "retry": ("flows.cli_catalog:retry", "Have failed files tried again by the next run."),
+    "report": ("flows.cli_report:report", "Show what came of a camera's pictures by date, and the gaps."),
+    "organize": ("flows.cli_organize:organize", "Take a tree of downloads into the layout and the catalog."),
     "verify": ("flows.cli_verify:verify", "Compare the library's files with the catalog, and mend what can be."),
+    "expire": ("flows.cli_retention:expire_images", "Show, then remove, images that were kept long enough."),
+    "metrics": ("flows.cli_metrics:metrics", "Print or serve the library's figures for Prometheus."),
     "doctor": ("flows.cli_doctor:doctor", "Check what catchment needs, and say how to mend what is broken."),
     "up": ("flows.cli_up:up", "Run everything: server, deployments and worker, until Ctrl-C."),
     "demo": ("flows.cli_demo:demo", "Run the main job on a small camera directory made for the purpose."),
@@ -125,12 +133,13 @@ def exit_code(error: BaseException) -> int:
 def needs_api(arguments: Sequence[str]) -> bool:
     """Tell from bare arguments whether the command will talk to Prefect's API, so that its server can start early.
 
-    Commands that run flows do, and whatever names a saved Block (`type-slug/name`).
+    Commands that run flows do, and whatever names a saved Block (`type-slug/name`) or needs saved credentials.
     """
     if not arguments or {"--help", "-h", "--version"} & set(arguments):
         return False
-    if arguments[0] in {"sources", "ingest-all", "doctor"} or (
-        arguments[0] == "ingest" and "--dry-run" not in arguments
+    if arguments[0] in {"sources", "ingest-all", "doctor", "capture", "upload", "drop-folder", "download-range"} or (
+        (arguments[0] == "ingest" and "--dry-run" not in arguments)
+        or (arguments[0] == "organize" and "--apply" in arguments)
     ):
         return True
     if arguments[0] in {"up", "demo"}:
@@ -138,6 +147,8 @@ def needs_api(arguments: Sequence[str]) -> bool:
     values = [argument.rpartition("=")[2] for argument in arguments]
     if not any(value.startswith("--library") for value in arguments):
         values.append(os.environ.get("CATCHMENT_LIBRARY", ""))
+    if any(SHARED_LINK.match(argument) for argument in arguments):
+        return True
     return any(_SAVED_BLOCK.fullmatch(value) and not Path(value).exists() for value in values)
 
 

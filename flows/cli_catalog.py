@@ -2,20 +2,26 @@
 
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Annotated
+from uuid import UUID
 
 from cyclopts import Parameter
 
 from blocks._catalog_queries import describe_image, describe_run, iter_images, iter_run_files, iter_runs
+from blocks._catalog_requests import RequestState, find_run
 from blocks._errors import Reason, WrongUse
 from blocks._schema import FileState, RunStatus
-from flows._table import print_fields, print_rows
+from blocks.library import ImageLibrary
+from flows._table import Row, print_fields, print_nested, print_rows
 from flows.cli_options import Format, Library, Limit, limit_lines, open_library
+from flows.cli_server import is_api_configured
 
 Source = Annotated[str | None, Parameter(help="Only this source, by its name or address as catchment runs shows it.")]
 
-_MINUTE = timedelta(minutes=1)
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_ENDS = {"COMPLETED": RequestState.COMPLETED, "CANCELLED": RequestState.CANCELLED}
 _IMAGE = ("captured_at", "camera", "source", "key", "size", "width", "height", "format", "sha256")
 _FILE = ("attempted_at", "status", "source", "key", "attempts", "reason", "message")
 _RUN = ("run_id", "started_at", "source", "status", "planned", "stored", "duplicate", "quarantined", "failed",
@@ -39,24 +45,42 @@ def images(
             "last attempt, in UTC unless they say otherwise."
         ),
     ] = None,
+    meta: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Only images of which it was said so when they came, as KEY=VALUE; repeatable.", negative_iterable=""
+        ),
+    ] = None,
+    urls: Annotated[
+        bool,
+        Parameter(negative="", help="Show an address to fetch each image from, signed now where they are in a bucket."),
+    ] = False,
+    expires: Annotated[str, Parameter(help="How long signed addresses are good (`15m`, `36h`), 7d at most.")] = "1h",
     limit: Limit = None,
     library: Library = None,
     style: Format = "table",
 ) -> int:
     """Show the library's images, the newest capture first; with --status, the files that stand so."""
+    home = open_library(library)
     is_about_files = status not in {None, FileState.STORED}
     zone = UTC if is_about_files else None
-    rows = iter_images(
-        open_library(library).catalog(),
+    if urls and is_about_files:
+        raise WrongUse("--urls are of images; leave --status out.")
+    rows: Iterator[Row] = iter_images(
+        home.catalog(),
         source=source,
         camera=camera,
         location=location,
         since=parse_moment(since, zone, "--since"),
         until=parse_moment(until, zone, "--until", is_end=True),
         status=status,
+        meta=_parse_meta(meta or ()),
         limit=limit_lines(limit, style),
     )
-    _say_if_cut(print_rows(rows, _FILE if is_about_files else _IMAGE, style=style), limit_lines(limit, style))
+    columns: tuple[str, ...] = _FILE if is_about_files else _IMAGE
+    if urls:
+        rows, columns = _with_urls(rows, home, _parse_expiry(expires)), ("captured_at", "camera", "key", "url")
+    _say_if_cut(print_rows(rows, columns, style=style), limit_lines(limit, style))
     return 0
 
 
@@ -82,7 +106,10 @@ def image(
 
 def runs(
     *,
-    status: Annotated[str | None, Parameter(help=f"Only runs that are {', '.join(RunStatus)}.")] = None,
+    status: Annotated[
+        str | None,
+        Parameter(help=f"Only runs that ended {', '.join(RunStatus)}; or requests that are {', '.join(RequestState)}."),
+    ] = None,
     source: Source = None,
     limit: Limit = None,
     library: Library = None,
@@ -95,20 +122,29 @@ def runs(
 
 
 def status(
-    run: Annotated[int, Parameter(name="RUN", help="Number of a run, as catchment runs shows it.")],
+    run: Annotated[
+        str, Parameter(name="RUN", help="Number of a run, as catchment runs shows it, or the id of its flow run.")
+    ],
     /,
     *,
     library: Library = None,
     style: Format = "table",
 ) -> int:
-    """Show what became of every file of one run."""
+    """Show how a run stands as a request (pending, in_progress, completed, …) and what became of every file of it."""
     catalog = open_library(library).catalog()
-    known = describe_run(catalog, run, limit=0)
+    number = int(run) if re.fullmatch(r"[0-9]{1,18}", run) else find_run(catalog, run)
+    if number is None:
+        known = _ask_prefect(run)
+        print_fields(known if style == "table" else {**known, "files": []}, style=style)
+        return 0
+    known = describe_run(catalog, number, limit=0)
     del known["files"]
-    if style == "table":
-        print_fields(known)
-        print()  # noqa: T201
-    print_rows(iter_run_files(catalog, run), _OUTCOME, style=style)
+    if style == "json":
+        print_nested(known, "files", iter_run_files(catalog, number))
+        return 0
+    print_fields(known)
+    print()  # noqa: T201
+    print_rows(iter_run_files(catalog, number), _OUTCOME)
     return 0
 
 
@@ -145,12 +181,63 @@ def retry(
     return 0
 
 
+def _ask_prefect(flow_run_id: str) -> Row:
+    """Return how a request stands that the catalog does not know yet: it waits to begin, or never did.
+
+    Raises:
+        WrongUse: Prefect knows no such flow run either, or no API is configured that could.
+    """
+    unknown = WrongUse(f"The catalog knows no run {flow_run_id[:60]!r}; catchment runs shows those it does.")
+    try:
+        wanted = UUID(flow_run_id)
+    except ValueError:
+        raise unknown from None
+    if not is_api_configured():
+        raise unknown
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(wanted).state
+        except ObjectNotFound:
+            raise unknown from None
+    stands, message = RequestState.PENDING, None
+    if state is not None and state.is_final():
+        stands, message = _ENDS.get(state.type.value, RequestState.FAILED), state.message
+    return {"run_id": None, "flow_run_id": flow_run_id, "state": stands.value, "message": message}
+
+
+def _parse_meta(pairs: Sequence[str]) -> dict[str, str]:
+    said = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise WrongUse(f"--meta takes KEY=VALUE, such as session=FP1; {pair[:60]!r} is no such pair.")
+        said[key] = value
+    return said
+
+
+def _parse_expiry(text: str) -> timedelta:
+    """Return the time that signed addresses are good for; S3 takes a week at most (SigV4's X-Amz-Expires)."""
+    age = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
+    expires = int(age[1]) * _UNITS[age[2]] if age else timedelta(0)
+    if not timedelta(0) < expires <= timedelta(days=7):
+        raise WrongUse("--expires takes minutes, hours or days, such as 15m, 36h or 7d, which is the most.")
+    return expires
+
+
+def _with_urls(rows: Iterable[Row], library: ImageLibrary, expires: timedelta) -> Iterator[Row]:
+    storage = library.storage()
+    return ({**row, "url": storage.make_url(row["storage_key"], expires)} for row in rows)
+
+
 def _parse_age(text: str | None, option: str) -> datetime | None:
     """Return the moment that lies `text` (`90m`, `36h`, `7d`) back from now, or that `text` names."""
     age = re.fullmatch(r"(\d{1,6})([mhd])", text or "")
     if age is None:
         return parse_moment(text, UTC, option)
-    return datetime.now(UTC) - int(age[1]) * {"m": _MINUTE, "h": 60 * _MINUTE, "d": 1440 * _MINUTE}[age[2]]
+    return datetime.now(UTC) - int(age[1]) * _UNITS[age[2]]
 
 
 def parse_moment(text: str | None, zone: timezone | None, option: str, *, is_end: bool = False) -> datetime | None:

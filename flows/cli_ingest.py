@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -17,7 +18,9 @@ from flows._table import Format as Style
 from flows._table import Row, print_fields, print_rows
 from flows.cli_options import Format, Library, Verbose, open_library, open_source, with_help
 from flows.cli_server import prefect_api
-from flows.ingest_all_sources import ingest_all_sources
+from flows.ingest_all_sources import ingest_all_sources, ingest_source
+from flows.ingest_dropbox import ingest_dropbox
+from flows.ingest_google_drive import ingest_google_drive
 from flows.ingest_http_directory import ingest_http_directory
 from flows.ingest_remote_folder import ingest_remote_folder
 from tasks._plan import Plan, drop_long_names, make_plan, read_known
@@ -31,8 +34,12 @@ Recurse = Annotated[
 ]
 
 _FLOWS: dict[str, Callable[..., Any]] = {
+    "dropbox": ingest_dropbox,
+    "google-drive": ingest_google_drive,
     "http-directory": ingest_http_directory,
     "remote-folder": ingest_remote_folder,
+    "rtsp-camera": partial(ingest_source, dry_run=False),  # which says that capture is what a live camera needs
+    "terminal-camera": partial(ingest_source, dry_run=False),  # what the page shows now; days: download-range
 }
 _FIGURES = ("status", "planned", "stored", "duplicate", "quarantined", "failed", "deferred", "unchanged", "bytes")
 _MOST_FAILURES = 20

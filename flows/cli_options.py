@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from blocks._errors import WrongUse
 from blocks.library import DEFAULT_VARIABLE, ImageLibrary
 from blocks.source import ImageSource
-from flows.cli_server import await_api
+from flows.cli_server import SHARED_LINK, await_api
 
 TABLE_LINES = 50
 """Most lines of a table where nobody says how many."""
@@ -81,7 +81,7 @@ def open_library(wanted: str | None, *, must_exist: bool = True) -> ImageLibrary
 
 
 def open_source(wanted: str, recurse: int | None = None) -> ImageSource:
-    """Return the source a person named: a saved `http-directory/name`, an address, or a folder of this machine.
+    """Return the source a person named: a saved `http-directory/name`, a link, an address, or a folder here.
 
     `recurse`: how many folders down to look, in place of what the source says.
 
@@ -101,6 +101,11 @@ def open_source(wanted: str, recurse: int | None = None) -> ImageSource:
             "catchment sources add, then name it."
         )
     try:
+        if SHARED_LINK.match(wanted):
+            await_api()
+            for kind in SOURCE_KINDS:
+                if (linked := kind.of_link(wanted)) is not None:
+                    return linked.model_copy(update=depth)
         if separator and scheme.lower() in {"http", "https"}:
             return HttpDirectory(base_url=wanted, **depth)
         if separator or Path(wanted).is_dir():

@@ -6,6 +6,7 @@ beside it, and with its log on the user's terminal.
 
 import atexit
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,9 @@ _SETTINGS = {
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
 
+
+SHARED_LINK = re.compile(r"https://(drive|docs)\.google\.com/|https://(www\.)?dropbox\.com/", re.IGNORECASE)
+"""Where a link begins that people share a folder by: to open it takes credentials, and these are saved Blocks."""
 
 _own: "OwnServer | None" = None
 

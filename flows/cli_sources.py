@@ -171,7 +171,7 @@ def _make_add(kind: type[ImageSource]) -> Callable[..., int]:
         if not overwrite and f"{kind.get_block_type_slug()}/{name}" in list_source_names():
             raise WrongUse(f"There is a source {kind.get_block_type_slug()}/{name} already: --overwrite replaces it.")
         _save(source, name, overwrite=overwrite)
-        print(f"saved {source.source_name}; bring its images with: catchment ingest {source.source_name}")  # noqa: T201
+        print(f"saved {source.source_name}; bring its images with: {source.command} {source.source_name}")  # noqa: T201
         return 0
 
     help_of_name = "Name of the source: lower-case letters, digits and dashes."

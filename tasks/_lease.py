@@ -16,6 +16,11 @@ from blocks._errors import CatchmentError
 LEASE = timedelta(seconds=90)
 """How long a holder that no longer renews keeps the source, where its death can not be seen from here."""
 
+_LOOK_AGAIN_SECONDS = 0.5
+
+_held: set[str] = set()
+"""The holders of this process: one that could not give its source back, the catalog being away, has no place here."""
+
 
 class AlreadyRunning(CatchmentError):
     """Another run holds the source: let it finish."""
@@ -29,22 +34,31 @@ class Lease:
 
 
 @contextmanager
-def hold_lease(catalog: Catalog, source_id: int, source_name: str) -> Iterator[Lease]:
+def hold_lease(catalog: Catalog, source_id: int, source_name: str, wait: timedelta = timedelta(0)) -> Iterator[Lease]:
     """Hold the source for the length of the block, renewing in a thread of its own.
 
     A holder that is known to be dead (its process is gone from this machine) is put aside at once; one that died
-    elsewhere is waited out for `LEASE`.
+    elsewhere is waited out for `LEASE`. A live one is given `wait` to end.
 
     Raises:
         AlreadyRunning: another run holds the source.
     """
     holder = _name_holder()
-    present = catalog.acquire_lease(source_id, holder, LEASE)
-    if present is not None and _is_dead(present):
-        catalog.release_lease(source_id, present)
-        present = catalog.acquire_lease(source_id, holder, LEASE)
-    if present is not None:
-        raise AlreadyRunning(f"{source_name} is being ingested by another run ({present.rpartition(' ')[0]}).")
+    _held.add(holder)  # before it could be seen in the catalog
+    try:
+        present = _acquire(catalog, source_id, holder)
+        deadline = time.monotonic() + wait.total_seconds()
+        while present is not None and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN_SECONDS)
+            present = _acquire(catalog, source_id, holder)
+        if present is not None:
+            raise AlreadyRunning(f"{source_name} is being ingested by another run ({present.rpartition(' ')[0]}).")
+        yield from _keeping(catalog, source_id, source_name, holder)
+    finally:
+        _held.discard(holder)
+
+
+def _keeping(catalog: Catalog, source_id: int, source_name: str, holder: str) -> Iterator[Lease]:
     lease, done = Lease(), threading.Event()
     keeper = threading.Thread(
         target=_keep, args=(catalog, source_id, holder, lease, done), name=f"lease {source_name}", daemon=True
@@ -57,6 +71,15 @@ def hold_lease(catalog: Catalog, source_id: int, source_name: str) -> Iterator[L
         keeper.join()
         with suppress(CatchmentError):  # it runs out by itself, and must not hide how the run ended
             catalog.release_lease(source_id, holder)
+
+
+def _acquire(catalog: Catalog, source_id: int, holder: str) -> str | None:
+    """Take the source; return None, or the live holder it could not be taken from."""
+    present = catalog.acquire_lease(source_id, holder, LEASE)
+    if present is not None and _is_dead(present):
+        catalog.release_lease(source_id, present)
+        present = catalog.acquire_lease(source_id, holder, LEASE)
+    return present
 
 
 def _keep(catalog: Catalog, source_id: int, holder: str, lease: Lease, done: threading.Event) -> None:
@@ -85,7 +108,7 @@ def _is_dead(holder: str) -> bool:
         return False
     if (host, space) != (socket.gethostname(), _pid_space()):
         return False
-    return _start_of(int(pid)) != start
+    return _start_of(int(pid)) != start or (int(pid) == os.getpid() and holder not in _held)
 
 
 def _pid_space() -> str:

@@ -1,6 +1,6 @@
 """The diff: what of a listing has to be fetched, as a set difference against the catalog."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import polars as pl
@@ -89,19 +89,22 @@ class Plan:
         decisions = pl.concat([others[:kept_others], retries[:kept_retries], left])
         return Plan(decisions, self.vanished, self.returned, self.unchanged, self.parked)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the planned files in batches: one file each in a small run, up to 200 in a large one."""
+    def batches(self, at_least: int = 1) -> Iterator[Batch]:
+        """Yield the planned files in batches: one file each in a small run, up to 200 in a large one.
+
+        `at_least` so many go together where there are as many.
+        """
         fetched = self.decisions[: self.planned]
-        sizes = _batch_sizes(fetched["size"])
+        sizes = _batch_sizes(fetched["size"], at_least)
         start = 0
         for number, length in enumerate(sizes, start=1):
             yield Batch(number, len(sizes), Rows(iter_files(fetched[start : start + length])))
             start += length
 
 
-def _batch_sizes(file_sizes: pl.Series) -> list[int]:
+def _batch_sizes(file_sizes: pl.Series, at_least: int) -> list[int]:
     total = len(file_sizes)
-    most = 1 if total <= 24 else min(200, max(50, total // 20))
+    most = max(at_least, 1 if total <= 24 else min(200, max(50, total // 20)))
     sizes: list[int] = []
     count, filled = 0, 0
     for size in file_sizes:
@@ -171,5 +174,16 @@ def read_known(library: ImageLibrary, source_name: str, page: Page) -> pl.DataFr
     """
     if not library.has_catalog:  # opening would make it, and a dry run makes nothing
         return pl.DataFrame(schema=KNOWN_SCHEMA)
-    keys = None if page.is_whole else [*page.files["key"], *page.gone]
-    return library.catalog().known_files_of(source_name, keys)
+    catalog = library.catalog()
+    if page.is_whole:
+        return catalog.known_files_of(source_name)
+    if not page.gone:
+        return catalog.known_files_of(source_name, page.files["key"].to_list())
+    listed, gone = set(page.files["key"]), set(page.gone)
+    known = catalog.known_files_of(source_name)
+    is_meant = [key in listed or _lies_in(key, gone) for key in known["key"]]
+    return known.filter(pl.Series(is_meant, dtype=pl.Boolean))
+
+
+def _lies_in(key: str, places: Set[str]) -> bool:
+    return key in places or any(key[:end] in places for end, letter in enumerate(key) if letter == "/")

@@ -17,6 +17,7 @@ class IngestReport:
 
     Of the listed files `planned` were fetched, `deferred` left for a later run and `unchanged` known already;
     `vanished` ones are listed no longer. `bytes` came; `seconds` passed. A dry run has no `run_id` and plans only.
+    `details`: what else its kind of source has to say.
     """
 
     source: str
@@ -34,6 +35,7 @@ class IngestReport:
     bytes: int = 0
     seconds: float = 0.0
     message: str | None = None
+    details: Mapping[str, Any] | None = None
 
     @classmethod
     def of_run(cls, row: Mapping[str, Any]) -> Self:

@@ -4,7 +4,7 @@ that the next run adopts.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 
 from blocks._catalog import Catalog
 from blocks._errors import CatchmentError, KeyRefused, Reason
@@ -55,7 +55,7 @@ def store_batch(
         if rejected.path.exists():  # else an earlier try of this task has moved it
             library.quarantine(rejected.path, rejected.outcome.file.key, rejected.outcome.reason or "rejected")
     outcomes = [
-        *_store_accepted(processed.accepted, source, catalog, storage),
+        *_store_accepted(processed.accepted, source, catalog, storage, ids),
         *processed.ended,
         *(item.outcome for item in processed.rejected),
     ]
@@ -72,7 +72,7 @@ def store_batch(
 
 
 def _store_accepted(
-    accepted: Sequence[AcceptedFile], source: ImageSource, catalog: Catalog, storage: Storage
+    accepted: Sequence[AcceptedFile], source: ImageSource, catalog: Catalog, storage: Storage, ids: RunIds
 ) -> Iterator[Outcome]:
     known = catalog.known_images({item.facts.sha256 for item in accepted})
     firsts = {item.facts.sha256: item for item in reversed(accepted) if item.facts.sha256 not in known}
@@ -84,6 +84,7 @@ def _store_accepted(
             size=item.facts.size,
             modified=item.modified,
             content_type=f"image/{item.facts.format}",
+            metadata=_describe(item, ids),
         )
         for item in firsts.values()
     ]
@@ -111,6 +112,19 @@ def _store_accepted(
             thumbnail_key=make_thumbnail_key(sha256),
             warning=item.warning,
         )
+
+
+def _describe(item: AcceptedFile, ids: RunIds) -> dict[str, str]:
+    """Return what a bucket notes of an image, so that it tells its origin without the catalog, too."""
+    captured = item.facts.captured
+    zone = None if captured.offset_minutes is None else timezone(timedelta(minutes=captured.offset_minutes))
+    told = {
+        "name": item.file.name,
+        "captured": captured.local.replace(tzinfo=zone).isoformat(),
+        "camera": item.facts.camera,
+        "request": str(ids.run_id),
+    }
+    return {name: text for name, text in told.items() if text}
 
 
 def _choose_place(item: AcceptedFile, source: ImageSource) -> str:

@@ -125,6 +125,8 @@ def publish_report(report: IngestReport, library: ImageLibrary) -> None:
     ]
     if report.message:
         parts.insert(1, escape_cell(report.message))
+    if report.details:
+        parts.append(markdown_table(("", ""), ((name, escape_cell(value)) for name, value in report.details.items())))
     if report.run_id is not None:
         parts += _describe_files(report.run_id, library)
     key = artifact_key("report", report.source)

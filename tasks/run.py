@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +48,7 @@ def ingest(
     strict: bool = False,
     dry_run: bool = False,
     pages: Callable[["IngestRun"], Iterator[Page]] | None = None,
+    wait: timedelta = timedelta(0),
 ) -> IngestReport:
     """Bring every new, changed or retried file of `source` into `library`; call it in a flow and return what it does.
 
@@ -55,9 +56,10 @@ def ingest(
     source is paused; or Failed, with a sentence that says what to do, when the source or the library failed or `strict`
     was broken. Kill it anywhere: nothing half-written is ever visible, and what was stored stays stored.
 
-    `pages` finds the files in place of the source's own pages.
+    `pages` finds the files in place of the source's own pages. With `wait` another run that holds the source is given
+    that long to end, and a run that then still can not begin has Failed.
     """
-    state = _ingest(source, library, max_files, pages, strict=strict, dry_run=dry_run)
+    state = _ingest(source, library, max_files, pages, wait, strict=strict, dry_run=dry_run)
     return cast("IngestReport", state)  # a flow that returns a state ends in it, and its caller gets the state's data
 
 
@@ -66,6 +68,7 @@ def _ingest(
     library: ImageLibrary | None,
     max_files: int | None,
     pages: Callable[["IngestRun"], Iterator[Page]] | None,
+    wait: timedelta,
     *,
     strict: bool,
     dry_run: bool,
@@ -79,7 +82,7 @@ def _ingest(
         keep_apart(source, library)
         if dry_run:
             return _rehearse(source, library, max_files)
-        with ingest_run(source, library) as run:
+        with ingest_run(source, library, wait) as run:
             for page in (pages or IngestRun.list_pages)(run):
                 plan = diff(page, library, name).take(run.left_of(max_files))
                 for batch in run.pace(plan, page):
@@ -88,6 +91,8 @@ def _ingest(
                     stored = store.submit(processed, source, library, run.ids, return_state=False)
                     run.follow(staged, processed, stored)
     except AlreadyRunning as error:
+        if wait:
+            return Failed(message=str(error), data=error)
         report = IngestReport(name, RunStatus.SKIPPED, message=str(error))
         return Completed(name="Skipped", message=str(error), data=report)
     except CatchmentError as error:
@@ -110,8 +115,10 @@ def _rehearse(source: ImageSource, library: ImageLibrary, max_files: int | None)
 
 
 @contextmanager
-def ingest_run(source: ImageSource, library: ImageLibrary) -> Iterator["IngestRun"]:
+def ingest_run(source: ImageSource, library: ImageLibrary, wait: timedelta = timedelta(0)) -> Iterator["IngestRun"]:
     """Hold `source` for one run: lease, row in the catalog, connections, staging; end it with a status and a report.
+
+    Another run that holds the source is given `wait` to end.
 
     Raises:
         AlreadyRunning: another run holds the source; nothing was touched.
@@ -120,10 +127,10 @@ def ingest_run(source: ImageSource, library: ImageLibrary) -> Iterator["IngestRu
     catalog = library.catalog()
     name = source.source_name
     source_id = catalog.ensure_source(
-        name, source.get_block_type_slug(), source.root, source.location, source.owner, now=datetime.now(UTC)
+        name, source.kind, source.root, source.location, source.owner, now=datetime.now(UTC)
     )
     try:
-        with hold_lease(catalog, source_id, name) as lease, source.connected():
+        with hold_lease(catalog, source_id, name, wait) as lease, source.connected():
             staging = library.staging_folder(str(source_id))
             clear_staging(staging)
             run_id = catalog.begin_run(source_id, flow_run.get_id(), now=datetime.now(UTC))
@@ -135,7 +142,8 @@ def ingest_run(source: ImageSource, library: ImageLibrary) -> Iterator["IngestRu
                 run.abandon(error)
                 raise
     except AlreadyRunning as error:
-        catalog.note_run(source_id, RunStatus.SKIPPED, str(error), flow_run.get_id(), now=datetime.now(UTC))
+        status = RunStatus.FAILED if wait else RunStatus.SKIPPED
+        catalog.note_run(source_id, status, str(error), flow_run.get_id(), now=datetime.now(UTC))
         raise
 
 
@@ -163,10 +171,14 @@ class IngestRun:
         Raises:
             SourceUnavailable, LibraryUnavailable: as `pace`; the run has not ended well then.
         """
-        self._settle_all()
+        self.settle()
         before = self._read_report()
         status = decide_status(planned=before.planned, quarantined=before.quarantined, failed=before.failed)
         self._finish(status, None)
+
+    def note(self, details: Mapping[str, Any]) -> None:
+        """Write down what else there is to say of this run, as JSON has it, in place of what was said before."""
+        self._catalog.note_details(self.ids.run_id, details)
 
     def abandon(self, error: BaseException) -> None:
         """End a run that `error` broke, as far as may be: nothing raised here hides it.
@@ -236,7 +248,7 @@ class IngestRun:
             self.ids.source_id, vanished, plan.returned.to_list(), now=datetime.now(UTC), is_whole=page.is_last
         )
         self._progress.expect(plan.planned)
-        for batch in plan.batches():
+        for batch in plan.batches(self._source.files_together):
             while len(self._in_flight) >= IN_FLIGHT:
                 self._settle_oldest()
             yield batch
@@ -260,7 +272,7 @@ class IngestRun:
 
     def _move_mark(self, page: Page, mark: str) -> None:
         """Move the source's high-water mark to the page's, unless something before it is still to be fetched."""
-        self._settle_all()
+        self.settle()
         due = self._catalog.due_keys(self.ids.source_id)
         self._may_move_mark = self._may_move_mark and not due and not self._plans["deferred"]
         if self._may_move_mark:
@@ -272,7 +284,12 @@ class IngestRun:
         """Take note of a batch under way by the futures of its stages, first to last."""
         self._in_flight.append(stages)
 
-    def _settle_all(self) -> None:
+    def settle(self) -> None:
+        """Wait until everything taken so far stands in the catalog.
+
+        Raises:
+            SourceUnavailable, LibraryUnavailable: as `pace`.
+        """
         while self._in_flight:
             self._settle_oldest()
 

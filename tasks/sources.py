@@ -14,12 +14,23 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from blocks._errors import CatchmentError, WrongUse
+from blocks.dropbox_folder import DropboxFolder
+from blocks.google_drive import GoogleDriveFolder
 from blocks.http_directory import HttpDirectory
 from blocks.library import ImageLibrary
 from blocks.remote_folder import RemoteFolder
+from blocks.rtsp_camera import RtspCamera
 from blocks.source import ImageSource
+from blocks.terminal_camera import TerminalCamera
 
-SOURCE_KINDS: tuple[type[ImageSource], ...] = (HttpDirectory, RemoteFolder)
+SOURCE_KINDS: tuple[type[ImageSource], ...] = (
+    HttpDirectory,
+    RemoteFolder,
+    DropboxFolder,
+    GoogleDriveFolder,
+    RtspCamera,
+    TerminalCamera,
+)
 """Every kind of source there is; a new one adds itself here."""
 
 

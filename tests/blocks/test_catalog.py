@@ -123,6 +123,7 @@ def test_a_finished_run_adds_up_and_shows_on_its_source(catalog: Catalog) -> Non
         "listed": 10, "planned": 5, "stored": 2, "duplicate": 1, "quarantined": 1, "failed": 1, "deferred": 2,
         "unchanged": 3, "vanished": 2, "bytes": 60_003 + 60_001 + 60_001 + 7, "seconds": 3600.0,
         "started_at": NOW, "finished_at": NOW + HOUR, "flow_run_id": None,
+        "details": None, "state": "partial",
     }  # fmt: skip
     assert run == expected
     [source] = list_sources(catalog)

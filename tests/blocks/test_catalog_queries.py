@@ -72,7 +72,7 @@ def test_an_image_is_shown_with_what_is_known_of_it(filled: Catalog) -> None:
         "width": 640, "height": 480, "captured_at": "2026-01-01T00:01:00+02:00", "captured_at_source": "exif",
         "camera": "north gate", "latitude": 52.5, "longitude": 13.25, "perceptual_hash": f"{1:016x}",
         "quality": "full", "stored_at": NOW, "storage_key": "library/1.jpg", "thumbnail_key": "thumbnails/1.webp",
-        "owner": "Ann", "location": "north gate",
+        "owner": "Ann", "extra": None, "location": "north gate",
     }  # fmt: skip
     json.dumps(row | {"stored_at": None})
 
@@ -201,7 +201,7 @@ def test_a_run_is_described_with_what_became_of_each_file(filled: Catalog) -> No
 
 def test_sources_are_shown_with_how_their_files_stand(filled: Catalog) -> None:
     north, south = list_sources(filled)
-    none = dict.fromkeys(["stored", "duplicate", "quarantined", "failed", "parked", "retry"], 0)
+    none = dict.fromkeys(["stored", "duplicate", "quarantined", "failed", "parked", "retry", "expired"], 0)
     assert (north["name"], north["files"], north["vanished"]) == ("north", none | {"stored": 3, "failed": 1}, 0)
     assert south["files"] == none | {"stored": 1, "duplicate": 1, "quarantined": 1}
     assert (south["vanished"], south["location"], south["last_listed_at"]) == (1, "south gate", NOW + 2 * HOUR)

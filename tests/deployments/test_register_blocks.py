@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import BlockDocumentUpdate
+from prefect.client.schemas.actions import BlockDocumentUpdate, GlobalConcurrencyLimitUpdate
 from prefect_aws import S3Bucket
 
 from blocks._errors import WrongUse
 from blocks.http_directory import HttpDirectory
-from deployments.register_blocks import register_types, save_documents
+from deployments.register_blocks import main, register_types, save_documents
 
 CANARY = "canary-in-a-coal-mine"
 BASE_URL = "CATCHMENT_HTTP_DIRECTORY__WORN__BASE_URL"
@@ -52,3 +52,18 @@ def test_a_reference_to_a_document_that_is_not_valid_any_more_is_told_without_wh
     with pytest.raises(WrongUse, match="no usable saved Block s3-bucket/worn to be its bucket") as told:
         save_documents({"CATCHMENT_IMAGE_LIBRARY__ARCHIVE__BUCKET": "s3-bucket/worn"})
     assert told.value.__suppress_context__
+
+
+def test_the_limit_of_cameras_read_at_once_is_made_and_one_that_was_set_stays(
+    prefect_api: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            assert main() == 0
+            assert client.read_global_concurrency_limit_by_name("rtsp-streams").limit == 10
+            client.update_global_concurrency_limit("rtsp-streams", GlobalConcurrencyLimitUpdate(limit=3))
+            assert main() == 0
+            assert client.read_global_concurrency_limit_by_name("rtsp-streams").limit == 3
+        finally:
+            client.delete_global_concurrency_limit_by_name("rtsp-streams")
+    assert capsys.readouterr().err == ""

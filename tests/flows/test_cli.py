@@ -133,7 +133,8 @@ def test_from_a_folder_to_the_catalog_and_back(catchment: Command, tmp_path: Pat
     assert newest["run_id"] > first["run_id"]
     assert first["planned"] == first["stored"] + first["duplicate"] + first["quarantined"] + first["failed"] == 4
     assert {"source", "status", "deferred", "bytes", "seconds", "started_at"} <= set(first)
-    assert len(catchment("status", first["run_id"], "--format", "json").rows) == 4
+    [known] = catchment("status", first["run_id"], "--format", "json").rows
+    assert (known["state"], len(known["files"])) == ("partial", 4)
     assert "1 files" in catchment("retry", "--reason", "html_page").out
 
     assert catchment("verify").code == 0
@@ -251,7 +252,8 @@ def test_an_unexpected_error_is_named_and_never_quoted() -> None:
 def test_only_commands_that_need_prefect_start_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "card-one" / "dcim").mkdir(parents=True)
-    served = ["ingest .", "ingest-all", "sources", "doctor", "list http-directory/a", "runs --library=image-library/b"]
+    served = ["ingest .", "ingest-all", "sources", "doctor", "list http-directory/a", "runs --library=image-library/b",
+              "list https://drive.google.com/drive/folders/1 --recurse 2"]  # fmt: skip
     alone = ["", "--help", "ingest --help", "images", "runs --library x", "list https://h/x/", "verify", "demo", "up",
              "list card-one/dcim", "ingest . --dry-run"]  # fmt: skip
     assert [line for line in served if not needs_api(line.split())] == []

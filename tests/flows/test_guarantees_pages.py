@@ -168,10 +168,15 @@ def test_what_a_whole_walk_did_not_list_has_vanished_and_a_resumed_one_concludes
 
 def test_changes_say_themselves_what_is_gone(library: ImageLibrary) -> None:
     source = shelf([1, 2])
+    source._pages.append({"trip/3.jpg": make_jpeg(3), "trip/day/4.jpg": make_jpeg(4), "trip.jpg": make_jpeg(5)})
     run(source, library)
-    source._changes = [Page(make_listing([]), gone=Rows(["1.jpg", "never-seen.jpg"]), mark="end", is_start=False)]
+    stays = [RemoteFile("trip/3.jpg", len(make_jpeg(3)))]
+    gone = Rows(["1.jpg", "never-seen.jpg", "trip"])
+    source._changes = [Page(make_listing(stays), gone=gone, mark="end", is_start=False)]
     report = run(source, library).report
-    assert (report.vanished, report.planned) == (1, 0)
+    assert (report.vanished, report.planned) == (2, 0)
+    known = library.catalog().known_files(1)
+    assert sorted(known.filter(known["vanished"])["key"]) == ["1.jpg", "trip/day/4.jpg"]
 
 
 def test_a_picture_takes_the_place_of_its_thumbnail(library: ImageLibrary) -> None:

@@ -21,11 +21,39 @@ USER = "catchment"
 PASSWORD = "pass/word@1"  # what has to be percent-encoded in a URL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Postgres:
-    """A running server; `url(database)` names one of its databases with the superuser's login."""
+    """A server that can be stopped and started again; `url(database)` names one of its databases.
+
+    The login is the superuser's.
+    """
 
     port: int
+    _command: list[str | Path]
+    _account: str | None
+    _log: Path
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and return when it answers."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                user=self._account, cwd=self._log.parent, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        _wait_until_ready(self, self._process, self._log)
+
+    def stop(self) -> None:
+        """End every session and stop the server; harmless to repeat."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)  # fast shutdown: open sessions are ended
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(timeout=20)
+        self._process = None
 
     def url(self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD) -> str:
         return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
@@ -65,22 +93,12 @@ def running_postgres() -> Iterator[Postgres]:
         settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
                     "shared_buffers": "32MB", "max_connections": 60}  # fmt: skip
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [server, "-D", data, *flags],
-                user=account, cwd=folder, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+        postgres = Postgres(port, [server, "-D", data, *flags], account, log)
         try:
-            postgres = Postgres(port)
-            _wait_until_ready(postgres, process, log)
+            postgres.start()
             yield postgres
         finally:
-            process.send_signal(signal.SIGINT)  # fast shutdown: open sessions are ended
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGQUIT)
-                process.wait(timeout=20)
+            postgres.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

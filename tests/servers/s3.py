@@ -35,12 +35,12 @@ class S3Server:
 
 
 @contextmanager
-def serve_moto(*buckets: str) -> Iterator[S3Server]:
-    """Serve S3 from memory with `buckets` in it.
+def serve_moto(*buckets: str, port: int | None = None) -> Iterator[S3Server]:
+    """Serve S3 from memory with `buckets` in it; on `port`, for who knows the server from before.
 
     moto 5.2 honours If-None-Match and If-Match (412), and keeps metadata; it stores ChecksumSHA256 unchecked.
     """
-    port = find_free_port()
+    port = port or find_free_port()
     with private_folder() as folder:
         log = folder / "moto.log"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from blocks._catalog import Catalog, open_catalog
 from tasks._lease import AlreadyRunning, hold_lease
@@ -66,3 +68,33 @@ def test_a_lease_that_can_not_be_renewed_in_time_is_known_to_be_lost(
             while not lease.is_lost and time.monotonic() < deadline:
                 time.sleep(0.02)
         assert lease.is_lost
+
+
+def test_a_live_run_is_given_time_to_end_where_that_is_asked_for(catalog: Catalog) -> None:
+    source_id = make_source(catalog)
+    taken, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with hold_lease(catalog, source_id, "cam"):
+            taken.set()
+            may_end.wait(60)
+
+    first = threading.Thread(target=hold)
+    first.start()
+    assert taken.wait(30)
+    with pytest.raises(AlreadyRunning), hold_lease(catalog, source_id, "cam", timedelta(seconds=0.1)):
+        pytest.fail("two runs hold one source")
+    threading.Timer(0.3, may_end.set).start()
+    with hold_lease(catalog, source_id, "cam", timedelta(seconds=60)) as lease:
+        assert not first.is_alive() or may_end.is_set()
+        assert not lease.is_lost
+    first.join(30)
+
+
+def test_a_run_of_this_process_that_could_not_give_its_source_back_is_known_to_be_over(catalog: Catalog) -> None:
+    source_id = make_source(catalog)
+    with hold_lease(catalog, source_id, "cam"), catalog.reading() as connection:
+        holder = str(connection.scalar(text("SELECT lease_holder FROM sources")))
+    assert catalog.acquire_lease(source_id, holder, timedelta(minutes=5)) is None, "as if it had not been released"
+    with hold_lease(catalog, source_id, "cam") as lease:
+        assert not lease.is_lost

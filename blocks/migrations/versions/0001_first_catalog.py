@@ -1,4 +1,4 @@
-"""Make the catalog: locations, sources, images, files, runs, outcomes."""
+"""Make the catalog: locations, sources, images, files, runs, outcomes, searches, probes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -125,12 +125,14 @@ def upgrade() -> None:
         _instant("attempted_at", nullable=False),
         _instant("last_seen", nullable=False),
         _instant("vanished_at"),
+        sa.Column("extra", sa.JSON()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_files")),
         sa.UniqueConstraint("source_id", "key", name=op.f("uq_files_source_id")),
         sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name=op.f("fk_files_source_id")),
         sa.ForeignKeyConstraint(["sha256"], ["images.sha256"], name=op.f("fk_files_sha256")),
         sa.CheckConstraint(
-            "state IN ('stored', 'duplicate', 'quarantined', 'failed', 'parked', 'retry')", name=op.f("ck_files_state")
+            "state IN ('stored', 'duplicate', 'quarantined', 'failed', 'parked', 'retry', 'expired')",
+            name=op.f("ck_files_state"),
         ),
         sa.CheckConstraint("attempts >= 0", name=op.f("ck_files_attempts")),
         sa.CheckConstraint("state NOT IN ('stored', 'duplicate') OR sha256 IS NOT NULL", name=op.f("ck_files_sha256")),
@@ -161,6 +163,7 @@ def upgrade() -> None:
         _instant("started_at", nullable=False),
         _instant("finished_at"),
         sa.Column("flow_run_id", sa.Text()),
+        sa.Column("details", sa.JSON()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
         sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name=op.f("fk_runs_source_id")),
         sa.CheckConstraint(
@@ -199,9 +202,44 @@ def upgrade() -> None:
     )
     op.create_index("ix_outcomes_file", "outcomes", ["file_id"])
     op.create_index("ix_outcomes_sha256", "outcomes", ["sha256"])
+    op.create_table(
+        "searches",
+        _identity(),
+        sa.Column("run_id", _ID, nullable=False),
+        sa.Column("source_id", _ID, nullable=False),
+        sa.Column("stream", sa.Text(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=False),
+        _count("expected"),
+        _count("known"),
+        _count("found"),
+        _count("probes"),
+        _count("hits"),
+        sa.Column("reason", sa.Text()),
+        sa.Column("message", sa.Text()),
+        _instant("at", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_searches")),
+        sa.UniqueConstraint("run_id", "stream", "day", name=op.f("uq_searches_run_id")),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_searches_run_id")),
+        sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name=op.f("fk_searches_source_id")),
+    )
+    op.create_index("ix_searches_source", "searches", ["source_id", "day"])
+    op.create_table(
+        "probes",
+        sa.Column("source_id", _ID, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("quality", sa.Text(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        _instant("at", nullable=False),
+        _instant("expires", nullable=False),
+        sa.PrimaryKeyConstraint("source_id", "key", "quality", name=op.f("pk_probes")),
+        sa.ForeignKeyConstraint(["source_id"], ["sources.id"], name=op.f("fk_probes_source_id")),
+        sa.CheckConstraint("quality IN ('full', 'thumbnail')", name=op.f("ck_probes_quality")),
+        sa.CheckConstraint("answer IN ('there', 'not_yet', 'never')", name=op.f("ck_probes_answer")),
+    )
 
 
 def downgrade() -> None:
     """Drop every table; what they held is gone."""
-    for table in ("outcomes", "runs", "files", "images", "sources", "locations"):
+    for table in ("probes", "searches", "outcomes", "runs", "files", "images", "sources", "locations"):
         op.drop_table(table)
