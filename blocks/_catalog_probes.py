@@ -15,8 +15,8 @@ from blocks._errors import CatchmentError
 from blocks._records import Quality, TimeWitness
 from blocks._schema import FileState, ProbeAnswer, images, probes, searches, sources
 
-_NEAR = 720
-"""So many captures before a range, and after it, are enough to learn a rhythm from: five days of one in ten minutes."""
+_NEAR = 300
+"""So many captures before a range, and after it, are enough to learn a rhythm from: two days of one in ten minutes."""
 
 
 class Probe(NamedTuple):

@@ -210,11 +210,11 @@ class Rows(Sequence[T], Generic[T]):
 class Page:
     """A part of a listing, and where to go on.
 
-    `gone`: keys that the source says are no longer there, with all below them; what the page lists is. `mark`: the cursor that the next page comes from, and that
-    becomes the source's high-water mark once everything up to here is stored; None where the source has no cursors.
-    `is_last`: there is nothing more now. `is_start`: a walk over the whole source begins here; where one ends in the
-    same run, known files that it did not list have vanished. What is neither, the changes since a mark or the rest of
-    a walk, proves only what it says.
+    `gone`: keys that the source says are no longer there, with all below them, but for what the page lists. `mark`: the
+    cursor that the next page comes from, and that becomes the source's high-water mark once everything up to here is
+    stored; None where the source has no cursors. `is_last`: there is nothing more now. `is_start`: a walk over the
+    whole source begins here; where one ends in the same run, known files that it did not list have vanished. What is
+    neither, the changes since a mark or the rest of a walk, proves only what it says.
     """
 
     files: Listing

@@ -141,7 +141,7 @@ class RtspCamera(ImageSource):
         """
         with self.open_stream(fps=None, stopped=threading.Event()) as frames:
             height, width = next(frames).pixels.shape[:2]
-        return f"sends pictures of {width} × {height}"
+        return f"sends pictures of {width} x {height}"
 
     def list_files(self) -> Listing:
         """Return every frame that waits in the spool.

@@ -64,7 +64,7 @@ class ImageSource(Block, ABC):
     """So many files, where there are as many, go through one task: more than one where they come often."""
 
     is_live: ClassVar[bool] = False
-    """Whether it makes its images itself while a run lasts: there is nothing to list, and scheduled runs pass it by."""
+    """Whether its images are asked for by time: runs over all sources pass it by, it has a flow of its own."""
 
     command: ClassVar[str] = "catchment ingest"
     """What a person types before its name to take images from it."""

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -13,7 +14,17 @@ from blocks._errors import Reason, SourceRefused
 from blocks._http import HeldWire, HttpSettings
 from blocks._http_download import download_file
 from blocks._patience import Patience
-from blocks._records import CaptureTime, Claims, Fetched, Listing, Quality, RemoteFile, TimeWitness, make_listing
+from blocks._records import (
+    CaptureTime,
+    Claims,
+    Fetched,
+    Listing,
+    Page,
+    Quality,
+    RemoteFile,
+    TimeWitness,
+    make_listing,
+)
 from blocks._terminal_addresses import (
     THUMBNAIL_SUFFIX,
     PictureAddress,
@@ -99,6 +110,9 @@ class TerminalCamera(ImageSource):
         description="Place in the library, of {source}, {captured:%Y-%m-%d}, {name}, {key}, {camera}, {sha256}.",
     )
 
+    is_live: ClassVar[bool] = True
+    command: ClassVar[str] = "catchment download-range --source"
+
     _held: HeldWire = PrivateAttr(default_factory=HeldWire)
 
     @field_validator("streams")
@@ -148,6 +162,11 @@ class TerminalCamera(ImageSource):
         """Hold one pool of connections, and one pace, for the length of a run."""
         with super().connected(), self._held.use(self._settings):
             yield
+
+    def list_page(self, mark: str | None) -> Page:
+        """Return what `list_files` does; other days are none the less there."""
+        del mark
+        return Page(self.list_files(), is_start=False)
 
     def list_files(self) -> Listing:
         """Return the pictures of yesterday and today that the history page shows; other days are asked for by date.

@@ -79,6 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     for name, value in QUIET.items():
         if name != "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL" or not is_loud:
             os.environ.setdefault(name, value)
+    _keep_proxies_off_loopback()
     try:
         return _call(arguments)
     except KeyboardInterrupt:
@@ -123,6 +124,13 @@ def explain(error: Exception) -> str:
     if isinstance(error, httpx.RequestError):
         return f"Prefect's API does not answer ({type(error).__name__}): start it, or correct PREFECT_API_URL"
     return f"unexpected {type(error).__name__}; CATCHMENT_DEBUG=1 before the command shows where it came from"
+
+
+def _keep_proxies_off_loopback() -> None:
+    """Let Prefect's own connections to this machine, its websockets among them, pass by the proxy for the world."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [host for host in os.environ.get(name, "").split(",") if host.strip()]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
 
 
 def exit_code(error: BaseException) -> int:

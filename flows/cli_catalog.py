@@ -23,6 +23,7 @@ Source = Annotated[str | None, Parameter(help="Only this source, by its name or 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _ENDS = {"COMPLETED": RequestState.COMPLETED, "CANCELLED": RequestState.CANCELLED}
 _IMAGE = ("captured_at", "camera", "source", "key", "size", "width", "height", "format", "sha256")
+_IMPORT = ("captured_at", "camera", "key", "id", "name", "type", "size", "stored_at", "sha256")
 _FILE = ("attempted_at", "status", "source", "key", "attempts", "reason", "message")
 _RUN = ("run_id", "started_at", "source", "status", "planned", "stored", "duplicate", "quarantined", "failed",
         "deferred", "bytes", "seconds")  # fmt: skip
@@ -78,10 +79,19 @@ def images(
         limit=limit_lines(limit, style),
     )
     columns: tuple[str, ...] = _FILE if is_about_files else _IMAGE
+    if source and not is_about_files and style == "table":
+        rows, columns = map(_tell_provenance, rows), _IMPORT
     if urls:
         rows, columns = _with_urls(rows, home, _parse_expiry(expires)), ("captured_at", "camera", "key", "url")
     _say_if_cut(print_rows(rows, columns, style=style), limit_lines(limit, style))
     return 0
+
+
+def _tell_provenance(row: Row) -> Row:
+    """Return a row with what a provider says of its file (id, name, type), or else what the bytes and the key say."""
+    told = {"name": row["key"].rpartition("/")[2], "type": f"image/{row['format']}"}
+    said = row.get("extra") or {}
+    return {**row, **told, **{name: said[name] for name in ("id", "name", "type") if said.get(name)}}
 
 
 def image(

@@ -1,6 +1,5 @@
 """`catchment download-range`: a terminal's gate pictures of given dates, here and now."""
 
-import sys
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
@@ -8,21 +7,19 @@ from cyclopts import Parameter
 from prefect.client.schemas.objects import State
 from pydantic import ValidationError
 
-from blocks._catalog_probes import read_probe_figures
 from blocks._errors import WrongUse
-from blocks.library import ImageLibrary
 from blocks.terminal_camera import TerminalCamera
-from flows._table import print_rows
 from flows.cli_ingest import _print_report, _result
 from flows.cli_options import Format, Library, Verbose, explain, open_library, with_help
+from flows.cli_report import print_coverage
 from flows.cli_server import prefect_api
 from flows.ingest_terminal_camera import ingest_terminal_camera
+from tasks._coverage import measure_coverage
 from tasks._report import IngestReport
 from tasks.parameters import DryRun, Strict
 from tasks.sources import load_source
 from tasks.terminal import choose_days, parse_times
 
-_FIGURES = ("date", "stream", "expected", "probes", "hits", "message")
 _SLUG = TerminalCamera.get_block_type_slug()
 
 
@@ -110,7 +107,20 @@ def download_range(
     report: IngestReport = _result(state)
     _print_report(report, home, style)
     if style == "table" and report.run_id is not None:
-        _print_searches(home, report, asked)
+        print()  # noqa: T201
+        print_coverage(
+            measure_coverage(
+                home.catalog(),
+                camera.source_name,
+                report.run_id,
+                asked[0],
+                asked[-1],
+                camera.zone,
+                camera.streams,
+                now=datetime.now(UTC),
+                days=set(asked),
+            )
+        )
     return 0
 
 
@@ -149,15 +159,3 @@ def _parse_day(text: str) -> date:
     except ValueError:
         pass
     raise WrongUse(f"{text!r} is no date: write YYYY-MM-DD, such as 2025-09-01.")
-
-
-def _print_searches(library: ImageLibrary, report: IngestReport, asked: tuple[date, ...]) -> None:
-    """Print what the search came to in all runs, and what it could not finish."""
-    figures = read_probe_figures(library.catalog(), report.source, asked[0], asked[-1])
-    figures = [row for row in figures if row["date"] in asked]
-    if missing := [row for row in figures if row["message"]]:
-        print()  # noqa: T201
-        print_rows(missing, _FIGURES)
-    probes, hits = sum(row["probes"] for row in figures), sum(row["hits"] for row in figures)
-    if probes:
-        print(f"{probes} probes for these days so far, {hits} hits ({hits / probes:.0%})", file=sys.stderr)  # noqa: T201

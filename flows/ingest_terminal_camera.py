@@ -25,7 +25,9 @@ Stream = Literal["in_gate", "out_gate"]
 
 def _name_run() -> str:
     asked = flow_run.parameters
-    return f"gate pictures of {asked.get('start_date') or asked.get('dates') or 'yesterday'}"
+    ends = [asked.get("start_date"), asked.get("end_date")]
+    days = [str(day) for day in (*ends, *(asked.get("dates") or ())) if day]
+    return f"gate pictures {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "gate pictures, yesterday"
 
 
 @flow(flow_run_name=_name_run, task_runner=bounded())

@@ -33,6 +33,7 @@ _NEAREST = 16
 _LEVELS = 12 * _BINS
 _FARTHEST_CHAIN = 32
 _PAIRED = 300
+_SAMPLED = 100
 _BLOCK = 12
 _FORGETTING = 0.05
 _LOOSE = 0.2
@@ -278,13 +279,12 @@ class Rhythm:
             levels = np.array([self._level_of(beat) for beat in beats])
         self._delays = _Spread(off - levels, self._width, _BINS)
         told = np.full((3, len(off)), 1e-9)
-        told[0] = self._delays.without_itself(off)
-        if self._line.wander:
-            told[0] = _Spread(off, self._width, _BINS).without_itself(off)
-        told[1] = [self._told_by_recent(number, beats, off) for number in range(len(off))]
+        told[0] = (_Spread(off, self._width, _BINS) if self._line.wander else self._delays).without_itself(off)
         if steps:
             told[2, list(steps)] = self._steps.without_itself(moved)
-        self._weights = _weigh(told[:, 1:])
+        sample = np.arange(1, len(off), max(1, len(off) // _SAMPLED))
+        told[1, sample] = [self._told_by_recent(int(number), beats, off) for number in sample]
+        self._weights = _weigh(told[:, sample])
 
     def _level_of(self, beat: int) -> float:
         """Return the likeliest shift of the line at a known beat, by its neighbours on both sides."""

@@ -30,7 +30,7 @@ STEADY_SECONDS = 10.0
 """A stream that gave frames for so long was well: what happens next is a new trouble with all of its attempts."""
 
 LONGEST_WAIT_SECONDS = 30.0
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 5.0
 _LONGEST_GAP_LIST = 100
 
 
@@ -302,6 +302,7 @@ class _Stream:
         self._end: threading.Timer | None = None
         self._flows_since: float | None = None
         self._flowed_until = 0.0
+        self._ahead: float | None = None
         self._last_at: datetime | None = None
         self._is_due = False
 
@@ -323,7 +324,7 @@ class _Stream:
         attempts = 0
         while True:
             began_at = datetime.now(UTC)
-            self._flows_since = None
+            self._flows_since = self._ahead = None
             try:
                 yield from self._frames_of_one_opening()
                 trouble: CatchmentError = SourceUnavailable("The camera ended the stream.")
@@ -346,7 +347,7 @@ class _Stream:
                 self._flows_since = now if self._flows_since is None else self._flows_since
                 self._flowed_until = now
                 self._close_gap(frame.received_at)
-                self._is_due = self._is_beyond(now)
+                self._is_due = self._is_beyond(frame, now)
                 if self._is_due:
                     return
                 self._last_at = frame.received_at
@@ -358,17 +359,22 @@ class _Stream:
         """Tell whether the last opening gave frames for a good while: what comes now is a new trouble."""
         return self._flows_since is not None and self._flowed_until - self._flows_since >= STEADY_SECONDS
 
-    def _is_beyond(self, now: float) -> bool:
-        """Tell whether a frame that came `now` is one too many; the first one starts the clock."""
+    def _is_beyond(self, frame: Frame, now: float) -> bool:
+        """Tell whether `frame`, which came `now`, is one too many; the first one starts the clock."""
         if self._first is None:
             self._first = now
             # Without any further frame the clock ends it, a little later: the last one in time may be on its way.
             self._end = threading.Timer(self._wish.duration_seconds + _GRACE_SECONDS, self._end_late)
             self._end.daemon = True
             self._end.start()
-            return False
-        # Frames come early and late: the one due at the end belongs to the time after it.
-        return now - self._first >= self._wish.duration_seconds - 0.5 / self._wish.fps
+        elapsed = now - self._first
+        if frame.stream_seconds is not None:
+            self._ahead = elapsed - frame.stream_seconds if self._ahead is None else self._ahead
+            shown = frame.stream_seconds + self._ahead
+            # A busy line or machine brings frames late; their own time tells, as long as it is anything like time.
+            elapsed = shown if abs(shown - elapsed) <= _GRACE_SECONDS else elapsed
+        # The frame that is due right at the end belongs to the time after it.
+        return elapsed > 0 and elapsed >= self._wish.duration_seconds - 0.5 / self._wish.fps
 
     def _end_late(self) -> None:
         self._is_due = True

@@ -23,7 +23,6 @@ _LEAST_PROMISE = 0.03
 """Hits a probe: less than one in thirty is not worth the asking."""
 _CALM = 2.0
 """So many hits expected in vain, one after the other, are hardly chance."""
-_GIVEN_UP = 0.9
 _FARTHEST_MOVE = 16.0
 _APART = 24
 """Beats so far apart that no pause of the camera's is likely to explain why nothing is at either."""
@@ -74,7 +73,7 @@ def expire(taken: datetime, now: datetime) -> tuple[ProbeAnswer, datetime]:
 class _Vain:
     """What was asked for in vain: is the camera off where we look, or is its level lost everywhere?
 
-    `off`: beats at which all likely names were missed; their neighbours are doubtful, too.
+    `off`: beats that were given up after most of their names were missed; their neighbours are doubtful, too.
     """
 
     def __init__(self) -> None:
@@ -167,6 +166,7 @@ class Probing:
         self._stream = stream
         self._zone = zone
         self._vain = _Vain()
+        self._small: set[int] = set()
         self._said: dict[tuple[datetime, Quality], bool] = {}
         self._taken: set[datetime] = set()
         self._purse = purse
@@ -212,6 +212,7 @@ class Probing:
         beats = set(beats)
         bounds = (start, end)
         self._vain = _Vain()
+        self._small.clear()
         queue: list[tuple[float, int, int]] = []
 
         def enqueue(beat: int) -> None:
@@ -240,6 +241,10 @@ class Probing:
                     rhythm.loosen()
                 rhythm.add(beat, moment)
                 self._vain.end()
+                if quality is Quality.THUMBNAIL:
+                    self._small.add(beat)
+                    enqueue(beat - 1)
+                    enqueue(beat + 1)
                 for neighbour in () if rhythm.is_steady else (beat - 1, beat + 1):
                     enqueue(neighbour)
             else:
@@ -253,7 +258,8 @@ class Probing:
 
     def _find_best(self, rhythm: Rhythm, beat: int, bounds: tuple[int, int]) -> tuple[float, float, int, Quality]:
         """Return a beat's promise, and chance, second and quality of the name to ask for next; 0.0 if none is left."""
-        shares = ((Quality.FULL, 1 - self._thumbnail_share), (Quality.THUMBNAIL, self._thumbnail_share))
+        small = 0.5 if {beat - 1, beat + 1} & self._small else self._thumbnail_share
+        shares = ((Quality.FULL, 1 - small), (Quality.THUMBNAIL, small))
         missed = 0.0
         open_: list[tuple[float, int, Quality]] = []
         for likelihood, moment in rhythm.tell(beat):
@@ -268,11 +274,11 @@ class Probing:
         if not open_:
             return 0.0, 0.0, 0, Quality.FULL
         open_.sort(reverse=True)
-        if missed >= _GIVEN_UP:
-            self._vain.off.add(beat)
         available = self._vain.correct(beat, rhythm.availability)
         chances = [available * likelihood / (1 - available * min(missed, 0.999)) for likelihood, _, _ in open_]
-        return _promise_of(chances), chances[0], open_[0][1], open_[0][2]
+        if (promise := _promise_of(chances)) < _LEAST_PROMISE and missed > 0.5:
+            self._vain.off.add(beat)
+        return promise, chances[0], open_[0][1], open_[0][2]
 
     def _see(self, local: datetime, quality: Quality) -> bool:
         """Ask for a picture and take note of it if it is there."""

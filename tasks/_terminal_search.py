@@ -42,8 +42,8 @@ Method: TypeAlias = Literal["direct", "browser"]
 AT_ONCE = 4
 """So many dates and streams are looked for at the same time."""
 
-_LEARNED = 720
-"""Captures around a day that its rhythm is learned from: five days of one in ten minutes."""
+_LEARNED = 300
+"""Captures before a day, and after it, that its rhythm is learned from: two days of one in ten minutes."""
 _TELLING_DENIALS = 20
 """Probes that were all denied before it is no chance any more."""
 _STORED = {FileState.STORED, FileState.DUPLICATE}
@@ -113,7 +113,7 @@ class TerminalSearch:
         self._camera = camera
         self._zone = camera.zone
         self._wanted = wanted
-        self._ids = ids
+        self.ids = ids
         self._now = now
         self._catalog = library.catalog() if ids or library.has_catalog else None
         name = camera.source_name
@@ -172,8 +172,8 @@ class TerminalSearch:
             if self._catalog and self._source_id is not None:
                 known = read_captures(self._catalog, self._source_id, stream, start, end)
             self._trails[stream] = _Trail(known)
-        if self._ids and self._catalog:
-            drop_expired_probes(self._catalog, self._ids.source_id, self._now)
+        if self.ids and self._catalog:
+            drop_expired_probes(self._catalog, self.ids.source_id, self._now)
 
     def _plan(self) -> list[list[_Item]]:
         """Return lanes that are searched side by side, each in its order.
@@ -275,10 +275,11 @@ class TerminalSearch:
         if rhythm:
             probing.inform(rhythm)
         beats = rhythm.beats_between(start, end)[: self._wanted.max_images_per_date] if rhythm else []
-        if rhythm is None and not times and not known:
+        if rhythm is None and not times:
             raise WrongUse(
-                f"Nothing is known yet of when {stream} takes pictures, so their names can not be computed: learn a "
-                "day by --method browser, or name pictures you know of by --times."
+                f"{'Too little' if known else 'Nothing'} is known yet of when {stream} takes pictures, so their names "
+                "can not be computed: learn a day by --method browser, or name pictures you know of by --time "
+                "(known_times)."
             )
         missing = sum(beat not in rhythm.known for beat in beats) if rhythm else len(times)
         probing.allowance = self._wanted.max_probes_per_image * missing
@@ -298,14 +299,14 @@ class TerminalSearch:
         probing.allowance += len(stand_ins)
         addresses = {key: address for key in stand_ins if (address := parse_picture_address(key))}
         due = [key for key, address in addresses.items() if probing.is_full_there(address.local)]
-        if due and self._ids and self._catalog:
-            make_due(self._catalog, self._ids.source_id, due)
+        if due and self.ids and self._catalog:
+            make_due(self._catalog, self.ids.source_id, due)
 
     def _keep(self, search: Search, probing: Probing) -> None:
-        if self._ids is None or self._catalog is None or self._stopped.is_set() or self._camera.is_stopped:
+        if self.ids is None or self._catalog is None or self._stopped.is_set() or self._camera.is_stopped:
             return
-        remember_probes(self._catalog, self._ids.source_id, probing.answers)
-        record_search(self._catalog, self._ids.run_id, self._ids.source_id, search, now=datetime.now(UTC))
+        remember_probes(self._catalog, self.ids.source_id, probing.answers)
+        record_search(self._catalog, self.ids.run_id, self.ids.source_id, search, now=datetime.now(UTC))
 
     def _look(self, address: PictureAddress) -> Sight | None:
         if self._stopped.is_set() or self._camera.is_stopped:

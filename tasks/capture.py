@@ -1,7 +1,7 @@
 """A capture from its lease to its report: frames spooled from a live camera, and stored from there as they come."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from typing import Any, cast
 
@@ -73,15 +73,18 @@ class _Feed:
         self.is_begun = False
 
     def pages(self, run: IngestRun) -> Iterator[Page]:
-        """Yield what an earlier run left in the spool, then begin the capture and yield what it brings, as it comes.
+        """Yield what an earlier run left in the spool and what the capture brings, as it comes.
 
-        A later run of the same capture goes on with it.
+        What was left does not wait for a place for the stream. A later run of the same capture goes on with it.
 
         Raises:
             WrongUse: there is no limit of streams.
             SourceUnavailable, SourceRefused: the camera could not be had, or was lost; what came is stored.
         """
         offered: set[str] = set()
+        if not self.is_begun:
+            with suppress(CatchmentError):  # it is tried again when what was left is stored, and then says why
+                self.begin(waits=False)
         yield from self._offer(run, offered)
         if not self.is_begun:
             self.begin()
@@ -95,16 +98,19 @@ class _Feed:
         if error is not None:
             raise error
 
-    def begin(self) -> None:
+    def begin(self, *, waits: bool = True) -> None:
         """Begin the capture, as soon as there is a place for its stream.
 
         Raises:
             SpoolBusy: another capture of this camera goes on.
+            StreamsBusy: there is no place now, and it `waits` for none.
             WrongUse: there is no limit of streams.
         """
+        with ExitStack() as taken:
+            taken.enter_context(self._spool.held())
+            taken.enter_context(hold_stream(waits=waits))
+            self._held.enter_context(taken.pop_all())
         self.is_begun = True
-        self._held.enter_context(self._spool.held())
-        self._held.enter_context(hold_stream())
         self._capture.start()
 
     def _offer(self, run: IngestRun, offered: set[str], *, is_last: bool = False) -> Iterator[Page]:

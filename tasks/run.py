@@ -31,6 +31,9 @@ from tasks.ingest import diff, download, list_files, process, store
 from tasks.report import Progress, publish_plan, publish_report
 from tasks.sources import keep_apart
 
+_WALKING, _STANDING = "+", "="
+"""What a kept mark begins with: in the midst of a walk, or after one, when it is what changes are asked from."""
+
 IN_FLIGHT = 4
 """Most batches between download and store at once: memory and staging stay flat, and a kill loses at most these."""
 
@@ -162,7 +165,7 @@ class IngestRun:
         self._progress = Progress(source.source_name)
         self._plans: Counter[str] = Counter()
         self._walked: list[pl.Series] | None = None
-        self._may_move_mark = True
+        self._follows_changes = False
         self.report = IngestReport(source.source_name, RunStatus.RUNNING, ids.run_id)
 
     def end(self) -> None:
@@ -210,10 +213,13 @@ class IngestRun:
     def list_pages(self) -> Iterator[Page]:
         """Yield the source's pages from its high-water mark on, until there are no more or no more files may be taken.
 
-        While files wait to be tried again the whole source is walked: changes alone would not show them.
+        A walk that was broken off goes on where it was. Of a source that was walked to its end only the changes are
+        asked for, unless files wait to be tried again, which changes would not show.
         """
-        is_due = bool(self._catalog.due_keys(self.ids.source_id))
-        mark = None if is_due else self._catalog.read_high_water_mark(self.ids.source_id)
+        kept = self._catalog.read_high_water_mark(self.ids.source_id) or ""
+        is_standing = kept.startswith(_STANDING)
+        mark = None if is_standing and self._catalog.due_keys(self.ids.source_id) else kept[1:] or None
+        self._follows_changes = is_standing and mark is not None
         page = list_files(self._source, mark)
         yield page
         while not page.is_last and not self._plans["deferred"]:
@@ -271,14 +277,24 @@ class IngestRun:
         return known.join(pl.concat(self._walked).to_frame(), on="key", how="anti")["key"].to_list()
 
     def _move_mark(self, page: Page, mark: str) -> None:
-        """Move the source's high-water mark to the page's, unless something before it is still to be fetched."""
+        """Move the source's high-water mark to the page's, unless something up to there was deferred.
+
+        At its end stands what changes can be asked from. Where files are still to be fetched, or a walk was not made in
+        one run and so can not tell what has vanished, the next run walks the source anew.
+        """
         self.settle()
+        if self._plans["deferred"]:
+            return
+        if not page.is_last:
+            self._catalog.move_high_water_mark(self.ids.source_id, _WALKING + mark)
+            return
         due = self._catalog.due_keys(self.ids.source_id)
-        self._may_move_mark = self._may_move_mark and not due and not self._plans["deferred"]
-        if self._may_move_mark:
-            self._catalog.move_high_water_mark(self.ids.source_id, mark)
-        if page.is_last:
-            clear_staging(self.staging, wanted=due)
+        clear_staging(self.staging, wanted=due)
+        is_walk = self._walked is not None
+        if not due and (is_walk or self._follows_changes):
+            self._catalog.move_high_water_mark(self.ids.source_id, _STANDING + mark)
+        elif not self._follows_changes:
+            self._catalog.move_high_water_mark(self.ids.source_id, None)
 
     def follow(self, *stages: PrefectFuture[Any]) -> None:
         """Take note of a batch under way by the futures of its stages, first to last."""

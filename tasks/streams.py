@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from blocks._errors import WrongUse
+from blocks._errors import SourceUnavailable, WrongUse
 
 STREAMS_LIMIT = "rtsp-streams"
 """The limit's name; the registration script makes it."""
@@ -18,6 +19,10 @@ MOST_STREAMS = 10
 """What the limit is until somebody sets it otherwise."""
 
 _LEASE_SECONDS = 60.0  # the shortest that Prefect takes: for so long a killed capture keeps its place
+
+
+class StreamsBusy(SourceUnavailable):
+    """As many streams are open as may be: wait until one ends."""
 
 
 def ensure_streams_limit() -> None:
@@ -40,12 +45,28 @@ def forget_open_streams() -> None:
 
 
 @contextmanager
-def hold_stream() -> Iterator[None]:
-    """Hold one of the places for open streams; wait for it as long as it takes.
+def hold_stream(*, waits: bool = True) -> Iterator[None]:
+    """Hold one of the places for open streams, and wait for it as long as it takes.
 
     Raises:
+        StreamsBusy: all are taken, and it does not wait.
         WrongUse: there is no such limit, or it allows none.
     """
+    limit = _read_limit()
+    if limit.active_slots >= limit.limit:
+        if not waits:
+            raise StreamsBusy(f"{limit.active_slots} streams are open, as many as may be.")
+        get_run_logger().info("%d streams are open, as many as may be: this one waits", limit.active_slots)
+    with concurrency(
+        STREAMS_LIMIT,
+        strict=True,
+        lease_duration=_LEASE_SECONDS,
+        raise_on_lease_renewal_failure=False,  # Prefect's server being away is no reason to lose frames
+    ):
+        yield
+
+
+def _read_limit() -> GlobalConcurrencyLimitResponse:
     with get_client(sync_client=True) as client:
         try:
             limit = client.read_global_concurrency_limit_by_name(STREAMS_LIMIT)
@@ -60,12 +81,4 @@ def hold_stream() -> Iterator[None]:
             f"The concurrency limit {STREAMS_LIMIT} is 0, so no camera may be read; raise it: prefect gcl update "
             f"{STREAMS_LIMIT} --limit {MOST_STREAMS}"
         )
-    if limit.active_slots >= limit.limit:
-        get_run_logger().info("%d streams are open, as many as may be: this one waits", limit.active_slots)
-    with concurrency(
-        STREAMS_LIMIT,
-        strict=True,
-        lease_duration=_LEASE_SECONDS,
-        raise_on_lease_renewal_failure=False,  # Prefect's server being away is no reason to lose frames
-    ):
-        yield
+    return limit

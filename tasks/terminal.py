@@ -18,7 +18,9 @@ from blocks._schema import RunStatus
 from blocks.library import ImageLibrary
 from blocks.terminal_camera import TerminalCamera
 from tasks._report import IngestReport
+from tasks._store import RunIds
 from tasks._terminal_search import TerminalSearch, Wanted
+from tasks.coverage import publish_coverage
 from tasks.ingest import diff
 from tasks.report import publish_plan
 from tasks.run import IngestRun, ingest
@@ -106,13 +108,25 @@ def ingest_terminal(
         return _told(searching[0])
 
     ended = ingest(camera, library, max_files=None, strict=strict, pages=find_pages)
+    state = cast("State[IngestReport]", ended)
     for search in searching:
         search.stop()
-    state = cast("State[IngestReport]", ended)
-    failures = searching[0].failures if searching else []
-    if not (failures and state.is_completed()):
-        return ended
-    return cast("IngestReport", _tell_shortfall(state, searching[0], library or ImageLibrary.default(), strict=strict))
+        home = library or ImageLibrary.default()
+        if search.failures and state.is_completed():
+            state = _tell_shortfall(state, search, home, strict=strict)
+        _publish_coverage(camera, home, wanted, search.ids)
+    return cast("IngestReport", state)
+
+
+def _publish_coverage(camera: TerminalCamera, library: ImageLibrary, wanted: Wanted, ids: RunIds | None) -> None:
+    """Keep what came of the wanted days, as far as may be: the pictures are stored whatever becomes of the report."""
+    run_id, days = ids.run_id if ids else None, wanted.days
+    try:
+        publish_coverage(
+            library, camera.source_name, run_id, days[0], days[-1], camera.zone, wanted.streams, days=set(days)
+        )
+    except CatchmentError as error:
+        get_run_logger().warning("the report on these days could not be kept: %s", error)
 
 
 def _told(search: TerminalSearch) -> Iterator[Page]:

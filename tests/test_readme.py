@@ -16,6 +16,7 @@ import pytest
 from tests.pictures import make_jpeg
 from tests.servers._programs import require_program
 from tests.servers.http_server import find_free_port, serve_http_server
+from tests.servers.vendors import serve_vendors
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,13 +36,15 @@ class Reader:
     """Someone at a terminal, in a folder of their own, with a camera directory to take from."""
 
     folder: Path
-    camera: str
     port: int
     environment: dict[str, str]
+    names: dict[str, str]
 
     def translate(self, step: str) -> str:
         """Put what is here in place of the README's example addresses."""
-        return step.replace("https://cameras.example.org/", self.camera).replace(":4200", f":{self.port}")
+        for name, here in self.names.items():
+            step = step.replace(name, here)
+        return step
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
@@ -78,10 +81,15 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
-    with serve_http_server(pictures) as server:
+    for number, name in enumerate(("before", "after")):
+        (home / f"{name}.jpg").write_bytes(make_jpeg(30 + number))
+    downloads = home / "downloads" / "gates"
+    downloads.mkdir(parents=True)
+    (downloads / "20250901T100000_in_gate.jpg").write_bytes(make_jpeg(40))
+    with serve_http_server(pictures) as server, serve_vendors(home) as vendors:
         port = find_free_port()
-        here = Reader(home, server.url, port, environment)
-        yield here
+        names = {"https://cameras.example.org/": server.url, ":4200": f":{port}", "/srv/pitwall": str(home)}
+        yield Reader(home, port, environment | vendors.environment, vendors.names | names)
     for pid in (int(path.read_text()) for path in home.glob("*.pid")):
         os.kill(pid, signal.SIGINT)
         _wait_for_end(pid)

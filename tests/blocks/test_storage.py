@@ -343,7 +343,7 @@ def test_a_disk_that_fails_midway_says_so(tmp_path: Path, staging: Path) -> None
     storage = LocalStorage(tmp_path / "library")
     key = put(storage, stage(staging, b"one"))
     with pytest.raises(LibraryUnavailable, match="failed at gate"), storage.open(key):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 def test_what_a_bucket_can_not_hold_costs_only_that_file(moto: S3Server, staging: Path) -> None:
@@ -456,5 +456,5 @@ def test_a_sector_that_can_not_be_read_costs_the_file_that_lies_on_it(tmp_path: 
     if not unreadable.exists():
         pytest.skip("this machine has no file that fails to be read")
     (tmp_path / "a.jpg").symlink_to(unreadable)
-    with pytest.raises(KeyRefused, match="a.jpg"):
+    with pytest.raises(KeyRefused, match=r"a\.jpg"):
         LocalStorage(tmp_path).hash_object("a.jpg")

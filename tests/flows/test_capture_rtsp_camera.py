@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest
@@ -40,7 +41,6 @@ from tests.flows.capturing import (
     wait_until,
 )
 from tests.flows.ingesting import assert_sound
-from tests.servers.http_server import find_free_port
 from tests.servers.rtsp import RtspServer, refuse, serve_rtsp
 from tests.servers.rtsp_pictures import draw_picture
 from tests.servers.s3 import S3Server, serve_moto
@@ -79,6 +79,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[RtspServer]:
     with serve_rtsp() as running:
         yield running
+
+
+@pytest.fixture
+def dead() -> Iterator[socket]:
+    """A port that refuses every connection and nobody else takes, until it is closed for a server to listen on it."""
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken
 
 
 def test_a_capture_brings_the_frames_of_its_time_each_with_its_clocks_and_camera(
@@ -278,7 +286,7 @@ def test_a_broken_frame_costs_only_itself(server: RtspServer, library: ImageLibr
 
 def test_a_restarted_camera_is_read_again_and_the_gap_is_told(server: RtspServer, library: ImageLibrary) -> None:
     camera = camera_at(server.add("/gate", fps=10))
-    with in_threads([lambda: capture(camera, library, duration_seconds=8, reconnects=50)]) as [running]:
+    with in_threads([lambda: capture(camera, library, duration_seconds=15, reconnects=50)]) as [running]:
         wait_until(lambda: len(server.camera("/gate").sent) > 8, "the stream")
         server.stop()
         sent_before = server.camera("/gate").sent[-1]
@@ -300,7 +308,7 @@ def test_a_restarted_camera_is_read_again_and_the_gap_is_told(server: RtspServer
 def test_motion_is_stored_with_the_seconds_before_it(server: RtspServer, library: ImageLibrary) -> None:
     camera = camera_at(server.add("/gate", fps=10))
     stream = server.camera("/gate")
-    options = {"mode": "event_driven", "duration_seconds": 12, "fps": 10, "pre_roll_seconds": 1, "cool_down_seconds": 1}
+    options = {"mode": "event_driven", "duration_seconds": 15, "fps": 10, "pre_roll_seconds": 1, "cool_down_seconds": 1}
     with in_threads([lambda: capture(camera, library, **options)]) as [running]:
         wait_until(lambda: len(stream.sent) > 30, "a quiet scene")
         began = stream.sent[-1]
@@ -354,9 +362,9 @@ def test_a_killed_capture_loses_no_spooled_frame_and_stores_none_twice(
 
 
 def test_an_outage_of_storage_loses_no_frame_and_the_next_run_stores_what_waits(
-    server: RtspServer, tmp_path: Path, without_waiting: None
+    server: RtspServer, tmp_path: Path, dead: socket, without_waiting: None
 ) -> None:
-    port = find_free_port()
+    port = dead.getsockname()[1]
     camera = camera_at(server.add("/gate", fps=10), camera_id="Pit Ü"[:3])
     away = ImageLibrary(folder=tmp_path / "library", bucket=bucket_at(S3Server(f"http://127.0.0.1:{port}")))
     ending = capture(camera, away, duration_seconds=2, fps=5)
@@ -366,6 +374,7 @@ def test_an_outage_of_storage_loses_no_frame_and_the_next_run_stores_what_waits(
     again = capture(camera, away, duration_seconds=1, fps=2)
     assert "12 frames wait on this machine" in str(again.error)
     server.stop()
+    dead.close()
     with serve_moto("frames", port=port) as s3:
         assert isinstance(capture(camera, away, reconnects=0).error, SourceUnavailable)
         numbers = shown_numbers(away)
@@ -381,10 +390,10 @@ def test_an_outage_of_storage_loses_no_frame_and_the_next_run_stores_what_waits(
 
 
 def test_a_catalog_that_is_away_costs_no_frame_either(
-    server: RtspServer, library: ImageLibrary, without_waiting: None
+    server: RtspServer, library: ImageLibrary, dead: socket, without_waiting: None
 ) -> None:
     camera = camera_at(server.add("/gate", fps=10))
-    nowhere = SecretStr(f"postgresql://me@127.0.0.1:{find_free_port()}/catalog")
+    nowhere = SecretStr(f"postgresql://me@127.0.0.1:{dead.getsockname()[1]}/catalog")
     away = ImageLibrary(folder=library.folder, catalog_url=nowhere)
     ending = capture(camera, away, duration_seconds=1, fps=4)
     assert isinstance(ending.error, LibraryUnavailable)
@@ -395,23 +404,25 @@ def test_a_catalog_that_is_away_costs_no_frame_either(
 
 
 def test_a_capture_goes_on_through_an_outage_of_storage_and_stores_all_of_it_in_the_end(
-    server: RtspServer, tmp_path: Path, without_waiting: None
+    server: RtspServer, tmp_path: Path, dead: socket, without_waiting: None
 ) -> None:
-    port = find_free_port()
+    port = dead.getsockname()[1]
     camera = camera_at(server.add("/gate", fps=10))
     library = ImageLibrary(folder=tmp_path / "library", bucket=bucket_at(S3Server(f"http://127.0.0.1:{port}")))
-    with in_threads([lambda: capture(camera, library, duration_seconds=8, fps=5)]) as [running]:
+    options = {"duration_seconds": 600, "fps": 5, "reconnects": 0}
+    with in_threads([lambda: capture(camera, library, **options)]) as [running]:
         wait_until(lambda: any(run["status"] == "failed" for run in list_runs(library.catalog())), "the outage")
         assert not running.done()
+        dead.close()
         with serve_moto("frames", port=port):
-            report = running.result().report
-            assert report.details is not None
-            assert report.details["captured"] == 40
-            assert report.details["waiting"] == 0
+            wait_until(lambda: list_images(library.catalog(), limit=1), "the end of the outage")
+            server.stop()
+            assert isinstance(running.result().error, SourceUnavailable)
             numbers = shown_numbers(library)
-    assert len(numbers) == 40
-    assert_none_twice(numbers)
     runs = list_runs(library.catalog())
+    assert runs[0]["details"]["captured"] == len(numbers) > 0
+    assert runs[0]["details"]["waiting"] == 0
+    assert_none_twice(numbers)
     assert len({run["flow_run_id"] for run in runs}) == 1
 
 

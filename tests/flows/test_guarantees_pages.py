@@ -108,7 +108,7 @@ def test_a_walk_goes_page_by_page_and_the_next_run_takes_only_what_changed(libra
     assert run(source, library).report.stored == 5
     assert source._asked == [None, "1", "2"]
     assert last_run(library)["listed"] == 5
-    assert read_mark(library) == "end"
+    assert read_mark(library) == "=end"
     assert run(source, library).report.status == "no_new_files"
     assert source._asked == ["end"]
     assert_sound(library)
@@ -126,14 +126,14 @@ def test_a_run_that_broke_goes_on_at_the_page_that_was_not_finished(library: Ima
 
     object.__setattr__(source, "list_page", refuse_the_third)
     assert str(run(source, library).error) == str(broken)
-    assert read_mark(library) == "2"
+    assert read_mark(library) == "+2"
     object.__setattr__(source, "list_page", pages)
     assert run(source, library).report.stored == 1
     assert source._asked == ["2"]
     assert sorted(visible_files(library).values()) == sorted(make_jpeg(number) for number in (1, 2, 3, 4))
 
 
-def test_a_file_that_failed_holds_the_mark_until_it_came(library: ImageLibrary) -> None:
+def test_while_a_file_is_to_be_tried_again_the_whole_source_is_walked(library: ImageLibrary) -> None:
     source = shelf([1, 2], [3])
     source._broken = {"2.jpg": SourceUnavailable("Not now.", reason=Reason.SERVER_ERROR)}
     assert run(source, library).report.failed == 1
@@ -142,7 +142,27 @@ def test_a_file_that_failed_holds_the_mark_until_it_came(library: ImageLibrary) 
     assert run(source, library).report.stored == 1
     assert source._asked == [None, "1"]
     assert source._fetched == ["2.jpg"]
-    assert read_mark(library) == "end"
+    assert read_mark(library) == "=end"
+
+
+def test_a_file_that_failed_makes_no_broken_walk_begin_anew(library: ImageLibrary) -> None:
+    source = shelf([1, 2], [3], [4])
+    source._broken = {"2.jpg": SourceRefused("Over its quota.")}
+    pages: Callable[[str | None], Page] = source.list_page
+
+    def break_off(mark: str | None) -> Page:
+        if mark == "2":
+            raise SourceUnavailable("The line is dead.")
+        return pages(mark)
+
+    object.__setattr__(source, "list_page", break_off)
+    run(source, library)
+    object.__setattr__(source, "list_page", pages)
+    assert run(source, library).report.stored == 1
+    assert source._asked == ["2"]
+    source._broken = {}
+    assert run(source, library).report.stored == 1
+    assert (source._asked, source._fetched) == ([None, "1", "2"], ["2.jpg"])
 
 
 def test_a_cap_stops_the_walk_and_the_next_run_goes_on(library: ImageLibrary) -> None:
@@ -150,20 +170,32 @@ def test_a_cap_stops_the_walk_and_the_next_run_goes_on(library: ImageLibrary) ->
     first = run(source, library, max_files=3).report
     assert (first.stored, first.deferred) == (3, 1)
     assert source._asked == [None, "1"]
-    assert read_mark(library) == "1"
+    assert read_mark(library) == "+1"
     assert run(source, library, max_files=3).report.stored == 2
     assert source._asked == ["1", "2"]
 
 
-def test_what_a_whole_walk_did_not_list_has_vanished_and_a_resumed_one_concludes_nothing(library: ImageLibrary) -> None:
+def test_a_resumed_walk_concludes_nothing_and_the_next_run_walks_the_whole_and_does(library: ImageLibrary) -> None:
     source = shelf([1, 2], [3])
     run(source, library)
-    library.catalog().move_high_water_mark(1, "1")
+    library.catalog().move_high_water_mark(1, "+1")
     source._pages[0].pop("2.jpg")
     assert run(source, library).report.vanished == 0
-    library.catalog().move_high_water_mark(1, "stale")
+    assert source._asked == ["1"]
+    assert run(source, library).report.vanished == 1
+    assert source._asked == [None, "1"]
+    assert run(source, library).report.vanished == 0
+    assert source._asked == ["end"]
+
+
+def test_a_mark_that_is_refused_starts_the_walk_over(library: ImageLibrary) -> None:
+    source = shelf([1, 2], [3])
+    run(source, library)
+    library.catalog().move_high_water_mark(1, "=stale")
+    source._pages[0].pop("2.jpg")
     assert run(source, library).report.vanished == 1
     assert source._asked == ["stale", None, "1"]
+    assert read_mark(library) == "=end"
 
 
 def test_changes_say_themselves_what_is_gone(library: ImageLibrary) -> None:

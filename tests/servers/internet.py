@@ -29,9 +29,10 @@ class Internet:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that httpx and curl take both from."""
+        """The variables that httpx and curl take both from; what is on this machine is reached directly."""
         trusted = dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), str(self.certificate))
-        return {"HTTPS_PROXY": self.proxy_url, "https_proxy": self.proxy_url, **trusted}
+        direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+        return {"HTTPS_PROXY": self.proxy_url, "https_proxy": self.proxy_url, **direct, **trusted}
 
 
 @contextmanager
