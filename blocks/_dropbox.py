@@ -26,6 +26,7 @@ from blocks._records import Claims, Fetched, RemoteFile
 API_URL = "https://api.dropboxapi.com"
 CONTENT_URL = "https://content.dropboxapi.com"
 
+_LOCATED = ("id", "name", "path", "rev", "client_modified", "server_modified")
 _HASHED_BLOCK = 4 << 20
 _MOST_ANSWER_BYTES = 64 << 20
 
@@ -69,7 +70,7 @@ class DropboxWire:
                     raise SourceRefused(f"{response.url.host} answered with more than 64 MB.", reason=Reason.TOO_LARGE)
         try:
             answer = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of brackets within brackets without end
             answer = None
         if not isinstance(answer, dict):
             raise explain_non_json(bytes(body[:512]), httpx.URL(self.api_url).host)
@@ -80,9 +81,9 @@ class DropboxWire:
 
         Raises:
             SourceUnavailable: the file may still come; also where its content hash does not match.
-            SourceRefused: Dropbox does not hand it out, or it is too large.
+            SourceRefused: Dropbox does not hand it out, it is too large, or another kind of source listed it.
         """
-        listed: dict[str, Any] = json.loads(file.locator or "{}")
+        listed = _read_locator(file)
         if listed.pop("is_downloadable", True) is False:
             raise SourceRefused(
                 f"{file.key} is a document of a web app, which Dropbox only exports: export it there.",
@@ -125,10 +126,11 @@ class DropboxWire:
                 f"The bytes of {file.key} do not have the content hash that Dropbox tells; they are fetched again.",
                 reason=Reason.DIGEST_MISMATCH,
             )
+        newer = "It has changed since it was listed; the next run looks at it again." if is_newer else None
         return replace(
             fetched,
             modified=parse_time(told.get("client_modified") or listed["client_modified"]) or fetched.modified,
-            warning="It has changed since it was listed; the next run looks at it again." if is_newer else None,
+            warning=" ".join(filter(None, (fetched.warning, newer))) or None,
             claims=_make_claims(listed | told),
         )
 
@@ -161,6 +163,20 @@ def parse_time(text: object) -> datetime | None:
         return None
 
 
+def _read_locator(file: RemoteFile) -> dict[str, Any]:
+    try:
+        listed = json.loads(file.locator or "")
+    except (ValueError, RecursionError):
+        listed = None
+    if (
+        not isinstance(listed, dict)
+        or not all(isinstance(listed.get(name), str) for name in _LOCATED)
+        or not isinstance(listed.get("content_hash", ""), str | None)
+    ):
+        raise SourceRefused(f"{file.key} was not listed by a Dropbox folder: list the files of this one again.")
+    return {"content_hash": None} | listed
+
+
 def _make_claims(told: Mapping[str, Any]) -> Claims:
     """Return what is kept of what Dropbox tells of a file; its times are UTC, `modified` being its owner's."""
     known = {
@@ -179,7 +195,7 @@ def _make_claims(told: Mapping[str, Any]) -> Claims:
 def _read_result(text: str | None) -> dict[str, Any]:
     try:
         result = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     known = ("rev", "content_hash", "client_modified")
     return {name: result[name] for name in known if isinstance(result, dict) and isinstance(result.get(name), str)}

@@ -17,6 +17,7 @@ from blocks._patience import SourceBusy
 
 _MOST_ERROR_BYTES = 65_536
 _USUAL_WAIT_SECONDS = 5.0  # as Dropbox's own client waits where a 429 says nothing
+_LONGEST_WAIT_SECONDS = 86_400.0
 _SCOPE = re.compile(r"\b(?:account_info|files|sharing|team_[a-z]+|members)\.[a-z_.]+\b")
 _PERMISSIONS = "tick it in the App Console (Permissions → Submit), then make a new refresh token"
 
@@ -116,10 +117,10 @@ def _explain_rate(response: httpx.Response, answer: Any) -> CatchmentError:
     if wait is None:
         error = answer.get("error") if isinstance(answer, dict) else None
         told = error.get("retry_after") if isinstance(error, dict) else None
-        wait = float(told) if isinstance(told, int | float) else _USUAL_WAIT_SECONDS
+        wait = told if isinstance(told, int | float) and told >= 0 else _USUAL_WAIT_SECONDS  # NaN is not >= 0
     return SourceBusy(
         "Dropbox gets too many requests from this app: lower requests_per_second or connections of the Block.",
-        wait_seconds=wait,
+        wait_seconds=float(min(wait, _LONGEST_WAIT_SECONDS)),
     )
 
 
@@ -139,7 +140,7 @@ def _read_start(response: httpx.Response) -> str:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of brackets within brackets without end
         return None
 
 

@@ -25,7 +25,8 @@ MOST_FOLDERS = 5000
 MOST_REQUESTS = 100
 """Requests for one page of a tree of small folders."""
 _MOST_RESTARTS = 3
-_HALF = re.compile("[\ud800-\udfff]")  # half a character, which JSON can spell and no catalog can hold
+_MOST_BYTES = 2**63 - 1  # what a listing holds
+_UNKEPT = re.compile("[\0\ud800-\udfff]")  # NUL and half a character, which JSON can spell and no catalog can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Selection:
     def takes(self, key: str) -> bool:
         """Tell whether the file `key` is wanted."""
         is_deep_enough = self.depth is None or key.count("/") <= self.depth
-        return is_deep_enough and is_safe_key(key) and not _HALF.search(key) and self.is_wanted(key)
+        return is_deep_enough and is_safe_key(key) and not _UNKEPT.search(key) and self.is_wanted(key)
 
     def enters(self, folder: str) -> bool:
         """Tell whether to list the folder `folder`."""
@@ -165,7 +166,8 @@ def _read_own(entries: Iterable[dict[str, Any]], selection: Selection) -> Iterat
         folders = place.split("/")[above + 1 : -1]
         key = "/".join([*folders, entry["name"]])
         if entry.get(".tag") == "file":
-            if selection.takes(key) and (file := _make_file(entry, key, entry.get("path_display") or place)):
+            path = _read_text(entry.get("path_display")) or place
+            if selection.takes(key) and (file := _make_file(entry, key, path)):
                 yield place, file
         elif entry.get(".tag") == "deleted":
             yield (place, key) if selection.takes(key) else (None, key)
@@ -230,22 +232,26 @@ def _read_folders(entries: Iterable[dict[str, Any]], folder: str) -> Iterator[st
 
 
 def _make_file(entry: Mapping[str, Any], key: str, path: str) -> RemoteFile | None:
-    """Return the row of one file, or None for what is none: a symbolic link, or an entry that is not as documented."""
+    """Return the row of one file, or None for what is none: a symbolic link, or an entry that is not as documented.
+
+    A size or content hash that can be none is unknown.
+    """
     names = ("id", "name", "rev", "client_modified", "server_modified")
-    told = {name: entry.get(name) for name in names}
-    size = entry.get("size")
-    if (
-        not isinstance(size, int)
-        or not all(isinstance(value, str) for value in told.values())
-        or "symlink_info" in entry
-    ):
+    told = {name: _read_text(entry.get(name)) for name in names} | {"path": _read_text(path)}
+    if None in told.values() or "symlink_info" in entry:
         return None
-    digest = entry.get("content_hash")
-    locator = {**told, "path": path, "content_hash": digest}
+    size, digest = entry.get("size"), _read_text(entry.get("content_hash"))
+    if type(size) is not int or not 0 <= size <= _MOST_BYTES:
+        size = None
+    locator: dict[str, Any] = {**told, "content_hash": digest}
     if entry.get("is_downloadable") is False:
         locator["is_downloadable"] = False
     # No time in the listing: a file that was only touched or saved again is the same file, says its content hash.
     return RemoteFile(key, size, None, digest or f"rev:{told['rev']}", json.dumps(locator, separators=(",", ":")))
+
+
+def _read_text(value: object) -> str | None:
+    return value if isinstance(value, str) and not _UNKEPT.search(value) else None
 
 
 def _list(wire: DropboxWire, selection: Selection, mark: Mark) -> _Answer:

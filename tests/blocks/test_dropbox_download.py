@@ -232,6 +232,37 @@ def test_a_file_over_the_limit_is_not_begun(server: DropboxServer, way: str, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_size_that_was_listed_wrong_is_said(server: DropboxServer, way: str, tmp_path: Path) -> None:
+    server.put("/Cam/a.jpg", JPEG, size=5)
+    source = make_source(server, way)
+    fetched = source.download(only_file(source), tmp_path / "out")
+    assert fetched.path.read_bytes() == JPEG
+    assert "where the listing said 5" in (fetched.warning or "")
+
+
+def test_a_file_whose_size_and_hash_are_unknown_comes_all_the_same(
+    server: DropboxServer, way: str, tmp_path: Path
+) -> None:
+    server.put("/Cam/a.jpg", JPEG, size=10**30, content_hash=[1])
+    source = make_source(server, way)
+    fetched = source.download(only_file(source), tmp_path / "out")
+    assert (fetched.path.read_bytes(), fetched.warning) == (JPEG, None)
+
+
+@pytest.mark.parametrize(
+    "locator",
+    [None, "", "https://example.org/a.jpg", "{}", "[1]", "[" * 100_000, '{"id": 5, "path": [], "rev": "1"}'],
+)
+def test_a_file_that_another_kind_of_source_listed_is_refused(
+    server: DropboxServer, way: str, tmp_path: Path, locator: str | None
+) -> None:
+    server.make_folder("/Cam")
+    source = make_source(server, way)
+    with pytest.raises(SourceRefused, match="not listed by a Dropbox folder"):
+        source.download(RemoteFile("a.jpg", len(JPEG), locator=locator), tmp_path / "out")
+    assert server.calls == []
+
+
 def test_a_password_goes_with_every_download_of_its_link(server: DropboxServer, tmp_path: Path) -> None:
     server.put("/Cam/a.jpg", JPEG)
     link = server.share("/Cam", password="canary-right")

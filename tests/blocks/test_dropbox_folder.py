@@ -323,6 +323,40 @@ def test_what_is_no_file_is_not_listed(server: DropboxServer) -> None:
     assert list(folder(server, path="/Cam").list_files()["key"]) == ["a.jpg"]
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize(
+    "odd",
+    [{"size": value} for value in (10**30, 2**63, -3, True, "9", None, 1.5, [1], float("nan"))]
+    + [{"content_hash": value} for value in ([1], {}, 5, True, "\ud800", "a\0")],
+    ids=repr,
+)
+def test_a_size_or_hash_that_can_be_none_is_unknown(
+    server: DropboxServer, odd: dict[str, Any], is_shared: bool
+) -> None:
+    item = server.put("/Cam/odd.jpg", JPEG, **odd)
+    server.put("/Cam/well.jpg", JPEG)
+    place = {"folder_url": server.share("/Cam")} if is_shared else {"path": "/Cam"}
+    files = {file.key: file for file in iter_files(folder(server, **place).list_files())}
+    assert (files["well.jpg"].size, files["well.jpg"].validator) == (len(JPEG), dropbox_api.hash_content(JPEG))
+    right = (len(JPEG), f"rev:{item.rev}") if "content_hash" in odd else (None, dropbox_api.hash_content(JPEG))
+    assert (files["odd.jpg"].size, files["odd.jpg"].validator) == right
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize(
+    "odd",
+    [{name: value} for name in ("id", "rev", "client_modified") for value in (None, 5, [1], "\ud800", "a\0")],
+    ids=repr,
+)
+def test_an_entry_that_is_not_as_documented_costs_only_itself(
+    server: DropboxServer, odd: dict[str, Any], is_shared: bool
+) -> None:
+    server.put("/Cam/odd.jpg", JPEG, **odd)
+    server.put("/Cam/well.jpg", JPEG)
+    place = {"folder_url": server.share("/Cam")} if is_shared else {"path": "/Cam"}
+    assert list(folder(server, **place).list_files()["key"]) == ["well.jpg"]
+
+
 def test_a_hundred_thousand_files_are_listed_in_flat_memory(server: DropboxServer) -> None:
     """The server makes its pages up; ours goes through them one by one, and holds one at a time."""
     pages = 50
@@ -388,12 +422,20 @@ def test_a_team_space_is_a_namespace_of_its_own(server: DropboxServer) -> None:
 
 LINKS = {
     "https://www.dropbox.com/scl/fo/abc123/AAsecret?rlkey=KEY&st=x&dl=0": (
-        "https://www.dropbox.com/scl/fo/abc123",
+        "https://www.dropbox.com/scl/fo/abc123~eff97fb7",
         None,
     ),
-    "http://dropbox.com/scl/fo/abc123/h?rlkey=KEY#frag": ("https://www.dropbox.com/scl/fo/abc123", None),
-    "https://www.dropbox.com/sh/abc123/AAsecret?dl=0": ("https://www.dropbox.com/sh/abc123", None),
-    "https://www.dropbox.com/sh/abc123/AAsecret/Sub%20folder": ("https://www.dropbox.com/sh/abc123", None),
+    "http://dropbox.com/scl/fo/abc123/h?rlkey=KEY#frag": ("https://www.dropbox.com/scl/fo/abc123~aaa94026", None),
+    "https://www.dropbox.com/scl/fo/abc123?rlkey=KEY": ("https://www.dropbox.com/scl/fo/abc123", None),
+    "https://www.dropbox.com/sh/abc123/AAsecret?dl=0": ("https://www.dropbox.com/sh/abc123~eff97fb7", None),
+    "https://www.dropbox.com/sh/abc123/AAsecret/Sub%20folder": (
+        "https://www.dropbox.com/sh/abc123/Sub folder~53308c71",
+        None,
+    ),
+    "https://www.dropbox.com/scl/fo/abc123/AAsecret/Sub%20A/%0AM%C3%A4rz?rlkey=KEY": (
+        "https://www.dropbox.com/scl/fo/abc123/Sub A/%0AM%C3%A4rz~04216221",
+        None,
+    ),
     "https://www.dropbox.com/home/Camera%20Uploads": ("dropbox:/Camera Uploads", "/Camera Uploads"),
     "https://www.dropbox.com/home": ("dropbox:/", ""),
 }
@@ -406,6 +448,16 @@ def test_links_to_folders_are_known_in_every_form_and_shown_without_what_opens_t
     assert (found.name, found.path) == LINKS[link]
     assert "KEY" not in repr(found)
     assert "secret" not in repr(found)
+
+
+def test_links_to_different_folders_have_different_names_in_the_catalog() -> None:
+    places = ("scl/fo/abc/H", "scl/fo/abd/H", "scl/fo/abc/H/A", "scl/fo/abc/H/B", "scl/fo/abc/I/A", "sh/abc/H",
+              "sh/abc/H/A/C", "sh/abc/H/B/C", "sh/abc/I/C", "sh/abc/H/A~C")  # fmt: skip
+    found = {place: DropboxLink.parse(f"https://www.dropbox.com/{place}?rlkey=k1&dl=0") for place in places}
+    assert len({link.name for link in found.values() if link is not None}) == len(places)
+    again = DropboxLink.parse("https://www.dropbox.com/scl/fo/abc/H/A/?dl=1&rlkey=k1&st=other")
+    assert again is not None
+    assert again.name == getattr(found["scl/fo/abc/H/A"], "name", None)
 
 
 @pytest.mark.parametrize(
@@ -518,6 +570,8 @@ def test_the_reasons_why_a_link_does_not_let_us_in_are_told_apart(server: Dropbo
         (200, "<!DOCTYPE html><html>CANARY</html>", "web page", SourceUnavailable),
         (200, "CANARY", "JSON", SourceUnavailable),
         (200, [], "JSON", SourceUnavailable),
+        (200, "[" * 100_000, "JSON", SourceUnavailable),
+        (409, "[" * 60_000, "HTTP 409", SourceRefused),
         (200, {"entries": [{}], "cursor": "c", "has_more": False}, "no listing", SourceUnavailable),
         (200, {"entries": []}, "no listing", SourceUnavailable),
         (302, "CANARY", "HTTP 302", SourceRefused),
@@ -552,6 +606,24 @@ def test_a_wait_that_is_too_long_is_left_to_a_later_run(server: DropboxServer) -
     with pytest.raises(SourceUnavailable, match="3,600 s") as told:
         folder(server, path="/Cam", retry_deadline_seconds=30).list_files()
     assert told.value.reason is Reason.RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("-1", "5"), ("NaN", "5"), ("-Infinity", "5"), ('"soon"', "5"), ("Infinity", "86,400"), ("1e18", "86,400"),
+     ("1" + "0" * 400, "86,400"), ("7.5", "8"), ("7", "7")],
+)  # fmt: skip
+def test_a_wait_that_can_be_none_is_bounded(server: DropboxServer, told: str, seconds: str) -> None:
+    server.fault("files/list_folder", dropbox_api.answer_with(429, f'{{"error":{{"retry_after":{told}}}}}'))
+    with pytest.raises(SourceUnavailable, match=f"asks to wait {seconds} s") as caught:
+        folder(server, path="/Cam").list_files()
+    assert caught.value.reason is Reason.RATE_LIMITED
+
+
+def test_a_retry_after_without_end_is_bounded(server: DropboxServer) -> None:
+    server.fault("files/list_folder", dropbox_api.answer_with(429, "", retry_after="9" * 400))
+    with pytest.raises(SourceUnavailable, match="asks to wait 86,400 s"):
+        folder(server, path="/Cam").list_files()
 
 
 def test_a_token_that_expires_during_the_walk_is_renewed_once(server: DropboxServer) -> None:
@@ -592,7 +664,8 @@ def test_a_link_needs_no_more_than_the_saved_default_credentials(server: Dropbox
         found = DropboxFolder.of_link(link)
         assert found is not None
         assert found.credentials.app_secret == SecretStr(APP_SECRET)
-        assert found.root == "https://www.dropbox.com/scl/fo/" + link.split("/")[5]
+        assert found.root.startswith("https://www.dropbox.com/scl/fo/" + link.split("/")[5])
+        assert "canary" not in found.root
         with pytest.raises(WrongUse, match="refresh_token"):
             DropboxFolder.of_link("https://www.dropbox.com/home/Cam")
     finally:
