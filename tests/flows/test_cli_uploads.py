@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
-from uuid import uuid4
 
 import pytest
 from prefect_aws import AwsCredentials, S3Bucket
@@ -89,7 +88,7 @@ def test_a_request_of_which_nothing_was_good_has_failed(catchment: Command, tmp_
         ["images", "--urls", "--expires", "soon", "--library", "filled"],
         ["images", "--urls", "--status", "failed", "--library", "filled"],
         ["status", "no-such-run", "--library", "filled"],
-        ["status", str(uuid4()), "--library", "filled"],
+        ["status", "00000000-0000-4000-8000-000000000000", "--library", "filled"],
         ["runs", "--status", "nonsense", "--library", "filled"],
     ],
     ids=lambda arguments: " ".join(arguments)[:70],
