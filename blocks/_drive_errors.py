@@ -67,6 +67,13 @@ _REFUSALS: dict[str, tuple[Reason, str]] = {
 }
 
 
+_OF_THE_PROJECT = {"insufficientPermissions", "accessNotConfigured", "domainPolicy", "ipRefererBlocked"}
+
+
+class ProjectRefused(SourceRefused):
+    """Nothing in Drive is open to these credentials, whatever was asked for: change them or their project."""
+
+
 class PageTokenRefused(SourceRefused):
     """The place in a listing is known no longer: list from the beginning."""
 
@@ -92,7 +99,8 @@ def explain_drive(response: httpx.Response) -> CatchmentError:
         return PageTokenRefused("Google Drive knows the place in its listing no longer: it is listed from the start.")
     if reason in _REFUSALS and status < 500:
         kind, text = _REFUSALS[reason]
-        return SourceRefused(f"{what} {text} (HTTP {status}, {reason}).", reason=kind)
+        refused = ProjectRefused if reason in _OF_THE_PROJECT else SourceRefused
+        return refused(f"{what} {text} (HTTP {status}, {reason}).", reason=kind)
     error = explain_status(response)
     if isinstance(error, SourceUnavailable):
         return error
@@ -106,14 +114,21 @@ def _read_reason(response: httpx.Response) -> tuple[str, str | None]:
     """
     response.read()
     try:
-        error: dict[str, Any] = response.json()["error"]
-        details = [str(detail["reason"]) for detail in error.get("details", []) if "reason" in detail]
-        first: dict[str, Any] = (error.get("errors") or [{}])[0]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        answer = response.json()
+    except ValueError:
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
         return "no reason given", None
-    told = [str(first.get("reason", "no reason given")), *details]
-    reason = next((reason for reason in told if reason in _REFUSALS or reason in _TOO_FAST), told[0])
-    return (reason if _WORD.fullmatch(reason) else "another reason"), first.get("location")
+    errors, details = _objects(error.get("errors")), _objects(error.get("details"))
+    told = [text for row in [*errors[:1], *details] if isinstance(text := row.get("reason"), str)]
+    reason = next((text for text in told if text in _REFUSALS or text in _TOO_FAST), (told or ["no reason given"])[0])
+    location = errors[0].get("location") if errors else None
+    return (reason if _WORD.fullmatch(reason) else "another reason"), location if isinstance(location, str) else None
+
+
+def _objects(rows: object) -> list[dict[str, Any]]:
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _show_item(url: httpx.URL) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from blocks._records import CaptureTime, Claims, RemoteFile, TimeWitness
 
@@ -35,6 +35,15 @@ _SUFFIXES = {
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/]")
 _ENDING = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,5}$", re.ASCII)
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("id", "name", "mimeType", "md5Checksum", "sha256Checksum", "modifiedTime", "createdTime"), str),
+    **dict.fromkeys(("resourceKey", "driveId", "headRevisionId", "sharedWithMeTime"), str),
+    **dict.fromkeys(("trashed", "ownedByMe"), bool),
+    **dict.fromkeys(("shortcutDetails", "imageMediaMetadata"), dict),
+    "size": (str, int),
+    "parents": list,
+}
+_MOST_DIGITS = 18  # of a size; the listing's column has 63 bits
 _LONGEST_NAME = 200  # bytes; Drive's names have no limit to speak of, keys have one
 
 
@@ -43,6 +52,17 @@ class DriveItem:
     """One file, folder or shortcut; `fields` as the API's File resource has them (Drive API v3, files)."""
 
     fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the item; a field of another type than the API's is as if it were not there.
+
+        Raises:
+            ValueError: it has no id.
+        """
+        if not is_id(fields.get("id")):
+            raise ValueError("the item has no id")
+        return cls({name: _clean(value) for name, value in fields.items() if isinstance(value, _TYPES.get(name, ()))})
 
     @property
     def id(self) -> str:
@@ -63,12 +83,12 @@ class DriveItem:
     def size(self) -> int | None:
         """The size in bytes, which the API writes as text."""
         size = str(self.fields.get("size", ""))
-        return int(size) if size.isascii() and size.isdigit() else None
+        return int(size) if size.isascii() and size.isdigit() and len(size) <= _MOST_DIGITS else None
 
     @property
     def parents(self) -> list[str]:
         """The ids of the folders it lies in, as far as we may know them."""
-        return [str(parent) for parent in self.fields.get("parents") or []]
+        return [parent for parent in self.fields.get("parents") or [] if isinstance(parent, str)]
 
     @property
     def is_trashed(self) -> bool:
@@ -83,7 +103,13 @@ class DriveItem:
     @property
     def resource_key(self) -> str | None:
         """What an old shared link must be shown with."""
-        return self.fields.get("resourceKey") or None
+        return _resource_key(self.fields.get("resourceKey"))
+
+    @property
+    def drive_id(self) -> str | None:
+        """The shared drive it lies in; None for what lies in somebody's own Drive."""
+        drive_id = self.fields.get("driveId")
+        return drive_id if is_id(drive_id) else None
 
     @property
     def target(self) -> tuple[str, str, str | None]:
@@ -94,7 +120,7 @@ class DriveItem:
         return (
             str(details["targetId"]),
             str(details.get("targetMimeType", "")),
-            details.get("targetResourceKey"),
+            _resource_key(details.get("targetResourceKey")),
         )
 
     @property
@@ -149,8 +175,8 @@ class Located:
         """
         try:
             content = json.loads(locator)
-            return cls(str(content["path"]), DriveItem(content["item"]))
-        except (ValueError, TypeError, KeyError) as error:
+            return cls(str(content["path"]), DriveItem.of(content["item"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError("the listing is not one of Google Drive's") from error
 
     @property
@@ -162,7 +188,8 @@ class Located:
         """Return what Drive says of the picture beside its bytes."""
         item = self.item
         media = item.fields.get("imageMediaMetadata") or {}
-        place = media.get("location") or {}
+        place = media.get("location")
+        place = place if isinstance(place, dict) else {}
         taken = _parse_exif_time(media.get("time"))
         known = {
             "provider": "google-drive",
@@ -184,7 +211,7 @@ class Located:
         )
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[str]:
     """Tell whether `value` is an id as Drive makes them, which may stand in a key and in an address as it is."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
@@ -219,4 +246,19 @@ def _parse_exif_time(text: object) -> datetime | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, int | float) and abs(value) <= 180 and value is not True else None
+
+
+def _resource_key(value: object) -> str | None:
+    return value if is_id(value) else None
+
+
+def _clean(value: Any) -> Any:
+    """Return `value` with half characters, which JSON can write and UTF-8 can not, replaced."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_clean(row) for row in value]
+    if isinstance(value, dict):
+        return {_clean(name): _clean(row) for name, row in value.items()}
+    return value

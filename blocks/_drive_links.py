@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
+
+from blocks._http import is_loopback
+
 _HOSTS = {"drive.google.com", "docs.google.com"}
 _ID = re.compile(r"[A-Za-z0-9_-]{10,128}", re.ASCII)
 _RESOURCE_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
@@ -44,7 +48,7 @@ def parse_link(text: str) -> DriveLink:
         raise ValueError("it is no link to Google Drive; write it like https://drive.google.com/drive/folders/…")
     _, segments, query = parts
     key = query.get("resourcekey", [None])[0]
-    resource_key = key if key and _RESOURCE_KEY.fullmatch(key) else None
+    resource_key = check_resource_key(key) if key else None
     if "folders" in segments[:-1]:
         return _make_link(segments[segments.index("folders") + 1], "folder", resource_key)
     if "d" in segments[:-1]:
@@ -76,6 +80,32 @@ def parse_folder_link(text: str) -> DriveLink:
 def show_folder(link: DriveLink) -> str:
     """Return the address of a folder, without its resource key."""
     return f"https://drive.google.com/drive/folders/{link.id}"
+
+
+def check_address(field: str, value: str) -> str:
+    """Return an address that credentials may be sent to.
+
+    Raises:
+        ValueError: it is none, or would send them readable for everyone on the way.
+    """
+    try:
+        url = httpx.URL(value.strip())
+    except httpx.InvalidURL:
+        raise ValueError(f"{field} is no address; empty it to use Google's") from None
+    if url.userinfo or url.query or not url.host or not (url.scheme == "https" or is_loopback(url.host)):
+        raise ValueError(f"{field} must be a plain https:// address; empty it to use Google's")
+    return value.strip().rstrip("/")
+
+
+def check_resource_key(text: str) -> str:
+    """Return a resource key that may go into a header.
+
+    Raises:
+        ValueError: it is none; it is not quoted, for it opens a folder.
+    """
+    if not _RESOURCE_KEY.fullmatch(text):
+        raise ValueError("the resourcekey is cut short or altered; copy the link in Drive once more, all of it")
+    return text
 
 
 def _make_link(found: str, kind: Literal["folder", "file"] | None, resource_key: str | None) -> DriveLink:

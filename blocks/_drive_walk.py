@@ -1,19 +1,18 @@
 """A walk through a shared Drive folder, page by page, and after it the changes: all that a later run must know is in
 the mark.
 
-A mark is JSON: the folders known so far (each with its parent and name), those still to be listed, the token of the
-page to come, and the token of the changes since the walk began. What changed while the walk was under way is thereby
-seen right after it. Resource keys, which open folders to whoever holds them, are never in it.
+A mark holds the folders known so far, those still to be listed, the token of the page to come, and the token of the
+changes since the walk began. What changed while the walk was under way is thereby seen right after it.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
 
-from blocks._drive_errors import PageTokenRefused
+from blocks._drive_errors import PageTokenRefused, ProjectRefused
 from blocks._drive_items import FOLDER, SHORTCUT, DriveItem, make_safe_name
+from blocks._drive_place import Folder, Place, StartOver
 from blocks._drive_wire import Change, DriveWire
 from blocks._errors import Reason, SourceRefused, SourceUnavailable
 from blocks._records import Page, RemoteFile, Rows, make_listing
@@ -25,77 +24,10 @@ _PAGE_REQUESTS = 50
 _LONGEST_MARK = 500_000
 """Characters, some 8,000 folders. A larger tree is walked to its end in one page and walked whole again next time."""
 
-_AGAIN = "again"
+AGAIN = "again"
+"""The mark that brings a whole walk: it is refused when it is read."""
 
-
-class StartOver(Exception):
-    """The mark can not be gone on from; only a whole walk tells what the folder holds."""
-
-
-@dataclass(slots=True)
-class Folder:
-    """A folder of the tree; `parent` is its parent's place in the list, -1 for the root.
-
-    `is_linked`: a shortcut led here, so its real parents are elsewhere. `is_keyed`: it opens with a resource key only.
-    """
-
-    id: str
-    parent: int
-    name: str
-    is_linked: bool = False
-    is_keyed: bool = False
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a walk, or the reading of changes, has come to.
-
-    `purpose` tells whether the Block still asks for the same. `todo`: places in `folders` still to be listed, the last
-    one next; `token`: of its next page. `since`: token of the changes to be read next, None where they can not be had.
-    `links`: by the shortcut's id, the target's id and the place of the folder it lies in. `begun`: when the walk began,
-    seconds since 1970.
-    """
-
-    purpose: str
-    drive_id: str | None
-    since: str | None
-    begun: float
-    folders: list[Folder]
-    todo: list[int] = field(default_factory=list)
-    token: str | None = None
-    links: dict[str, tuple[str, int]] = field(default_factory=dict)
-    is_walked: bool = False
-    documents: int = 0
-
-    def to_mark(self) -> str:
-        """Return the mark that `of` reads."""
-        folders = [
-            [folder.id, folder.parent, folder.name, int(folder.is_linked) + 2 * int(folder.is_keyed)]
-            for folder in self.folders
-        ]
-        fields = {name: getattr(self, name) for name in self.__slots__} | {"folders": folders}
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-
-    @classmethod
-    def of(cls, mark: str, purpose: str) -> Self:
-        """Return the place that `mark` tells.
-
-        Raises:
-            StartOver: it is no mark of this version and `purpose`.
-        """
-        try:
-            fields: dict[str, Any] = json.loads(mark)
-            fields["folders"] = [
-                Folder(str(item_id), int(parent), str(name), bool(flags & 1), bool(flags & 2))
-                for item_id, parent, name, flags in fields["folders"]
-            ]
-            fields["links"] = {link: (str(target), int(place)) for link, (target, place) in fields["links"].items()}
-            found = cls(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StartOver from error
-        if found.purpose != purpose:
-            raise StartOver
-        return found
+_REFUSED_KEPT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +46,9 @@ class TreeWanted:
 class Walk:
     """One page of a walk, or of changes, from a place on.
 
-    `documents`: after the last page, how many documents of Google's were left since the first.
+    `documents`: after the last page, how many documents of Google's were left since the first. `refusals`: of each
+    folder or shortcut that this page leaves because Drive refuses it, a sentence. `unproven`: the paths that make the
+    end of this walk prove nothing of what is gone, though its first page promised that; the page is then not the last.
     """
 
     def __init__(self, wire: DriveWire, wanted: TreeWanted, place: Place, *, is_start: bool) -> None:
@@ -122,6 +56,9 @@ class Walk:
         self._wanted = wanted
         self.place = place
         self.documents = 0
+        self.refusals: list[str] = []
+        self.unproven: list[str] = []
+        self._mark_length = sum(folder.mark_length for folder in place.folders) + _length_of_links(place.links)
         self._is_start = is_start
         self._ids = {folder.id: number for number, folder in enumerate(place.folders)}
         self._targets = dict(place.links.values())
@@ -142,7 +79,7 @@ class Walk:
         drive_id, since = None, None
         if wanted.tells_changes:
             drive_id, since = _find_changes(wire, root)
-        place = Place(wanted.purpose, drive_id, since, clock(), [Folder(root.id, -1, "")], todo=[0])
+        place = Place(wanted.purpose, drive_id, since, clock(), [Folder(root.id, -1, "", drive_id=drive_id)], todo=[0])
         return cls(wire, wanted, place, is_start=True)
 
     @classmethod
@@ -173,27 +110,37 @@ class Walk:
             elif self.place.is_walked:
                 self._read_changes()
             is_last = not self.place.todo and (not self.place.is_walked or self._has_all_changes)
+        if self._is_start:
+            self.place.is_start_told = not self.place.refused
         if is_last:
+            self.unproven = [] if self.place.is_walked or self._is_start else self.place.find_unproven()
             self.place.is_walked = True
             self.documents, self.place.documents = self.place.documents, 0
         return Page(
             make_listing(self._files),
             gone=Rows(dict.fromkeys(self._gone)),
             mark=self._make_mark(),
-            is_last=is_last,
-            is_start=self._is_start,
+            is_last=is_last and not self.unproven,
+            # A page that could not look everywhere must not prove that what it does not list has vanished.
+            is_start=self._is_start and self.place.is_start_told,
         )
 
     def _is_page_full(self) -> bool:
         return len(self._files) >= PAGE_FILES or self._requests >= _PAGE_REQUESTS
 
     def _is_mark_too_long(self) -> bool:
-        return sum(len(folder.id) + len(folder.name) + 16 for folder in self.place.folders) > _LONGEST_MARK
+        return self._mark_length > _LONGEST_MARK
 
     def _make_mark(self) -> str:
-        # A mark of no purpose is refused when it is read, and so brings a whole walk.
-        is_no_use = self.place.is_walked and (self.place.since is None or self._is_mark_too_long())
-        return _AGAIN if is_no_use else self.place.to_mark()
+        place = self.place
+        is_no_use = place.is_walked and (place.since is None or place.refused or self._is_mark_too_long())
+        return AGAIN if is_no_use else place.to_mark()
+
+    def _refuse(self, path: str, error: SourceRefused) -> None:
+        """Leave what lies at `path`; the others may well be open."""
+        self.refusals.append(f"{path} below the Drive folder is left, and nothing in it counts as gone: {error}")
+        if len(self.place.refused) < _REFUSED_KEPT:
+            self.place.refused.append(path)
 
     def _list_folder(self) -> None:
         place, number = self.place, self.place.todo[-1]
@@ -201,16 +148,21 @@ class Walk:
         if folder.is_keyed and folder.id not in self._wire.resource_keys:
             raise StartOver  # its key was seen by another process
         try:
-            page = self._wire.list_folder(folder.id, place.token, place.drive_id)
+            page = self._wire.list_folder(folder.id, place.token, folder.drive_id)
         except PageTokenRefused:
             if place.token is None:
                 raise
             place.token = None  # the folder from its beginning: what is known of it already is diffed away
             return
         except SourceRefused as error:
-            if error.reason is not Reason.NOT_FOUND or number == 0:
+            if number == 0 or not _is_of_one_item(error):
                 raise
-            page = None  # it went while its parent was read
+            if folder.is_linked and folder.drive_id is not None:
+                folder.drive_id, place.token = None, None  # we are no member of that drive, but may see this folder
+                return
+            if error.reason is Reason.FORBIDDEN:
+                self._refuse(self._path_of(number), error)
+            page = None  # or it went while its parent was read
         if page is not None and page.next_token is not None:
             if page.next_token == place.token:
                 raise SourceUnavailable("Google Drive's listing goes in a circle; it is tried again.")
@@ -230,7 +182,8 @@ class Walk:
         if item.type == SHORTCUT:
             yield from self._follow(item, parent)
         elif item.type == FOLDER:
-            yield from self._enter(item.id, item.name, parent, resource_key=item.resource_key)
+            drive_id = self.place.folders[parent].drive_id
+            yield from self._enter(item.id, item.name, parent, resource_key=item.resource_key, drive_id=drive_id)
         elif item.is_google_document:
             self.place.documents += 1
         else:
@@ -242,35 +195,56 @@ class Walk:
             return
         if resource_key:
             self._wire.resource_keys[target_id] = resource_key
+        is_new = shortcut.id not in self.place.links
+        self._mark_length += _length_of_links({shortcut.id: (target_id, parent)} if is_new else {})
         self.place.links[shortcut.id] = (target_id, parent)
         self._targets[target_id] = parent
-        if target_type == FOLDER:
-            yield from self._enter(target_id, shortcut.name, parent, resource_key=resource_key, is_linked=True)
+        path = self._path_of(parent) + make_safe_name(shortcut.name)
+        if target_type == FOLDER and (target_id in self._ids or not self._is_folder_wanted(f"{path}/")):
             return
         self._requests += 1
         try:
             target = self._wire.get_item(target_id)
         except SourceRefused as error:
-            if error.reason not in {Reason.NOT_FOUND, Reason.FORBIDDEN}:
+            if not _is_of_one_item(error):
                 raise
-            return  # it points at nothing, or at what is not shared with us
-        if target.type not in {SHORTCUT, FOLDER}:
+            if error.reason is Reason.FORBIDDEN:
+                self._refuse(path, error)
+            return  # or it points at nothing
+        if target.type == FOLDER and not target.is_trashed:
+            drive_id = target.drive_id if self._wanted.tells_changes else None
+            if drive_id != self.place.drive_id or (drive_id is None and not _is_told_changes(target)):
+                self.place.since = None  # of what comes into this folder, the changes we read do not tell
+            yield from self._enter(
+                target_id, shortcut.name, parent, resource_key=resource_key, is_linked=True, drive_id=drive_id
+            )
+        elif target.type not in {SHORTCUT, FOLDER}:
             yield from self._take(target, parent)
 
+    def _is_folder_wanted(self, path: str) -> bool:
+        is_too_deep = self._wanted.depth is not None and path.count("/") > self._wanted.depth
+        return not is_too_deep and not self._wanted.is_left_out(path)
+
     def _enter(
-        self, folder_id: str, name: str, parent: int, *, resource_key: str | None, is_linked: bool = False
+        self,
+        folder_id: str,
+        name: str,
+        parent: int,
+        *,
+        resource_key: str | None,
+        drive_id: str | None,
+        is_linked: bool = False,
     ) -> Iterator[int]:
         """Add a folder to the tree once, however many ways lead to it: a circle of shortcuts ends here."""
         path = f"{self._path_of(parent)}{make_safe_name(name)}/"
-        depth = path.count("/")
-        if folder_id in self._ids or self._wanted.is_left_out(path):
-            return
-        if self._wanted.depth is not None and depth > self._wanted.depth:
+        if folder_id in self._ids or not self._is_folder_wanted(path):
             return
         if resource_key:
             self._wire.resource_keys[folder_id] = resource_key
         number = len(self.place.folders)
-        self.place.folders.append(Folder(folder_id, parent, name, is_linked, bool(resource_key)))
+        folder = Folder(folder_id, parent, name, is_linked, bool(resource_key), drive_id)
+        self.place.folders.append(folder)
+        self._mark_length += folder.mark_length
         self._ids[folder_id] = number
         yield number
 
@@ -289,20 +263,21 @@ class Walk:
         return "".join(f"{name}/" for name in reversed(names))
 
     def _read_changes(self) -> None:
-        if self.place.since is None:
+        since = self.place.since
+        if since is None:
             raise StartOver
         try:
-            page = self._wire.list_changes(self.place.since, self.place.drive_id)
+            page = self._wire.list_changes(since, self.place.drive_id)
         except SourceRefused as error:
             # The token is good no longer, or we are no member of the shared drive any more: the walk tells.
             if isinstance(error, PageTokenRefused) or error.reason in {Reason.NOT_FOUND, Reason.FORBIDDEN}:
                 raise StartOver from error
             raise
-        for change in page.changes:
-            self._apply(change)
-        if not page.is_last and page.next_token == self.place.since:
+        if not page.is_last and page.next_token == since:
             raise SourceUnavailable("Google Drive's changes go in a circle; they are tried again.")
         self.place.since = page.next_token
+        for change in page.changes:
+            self._apply(change)
         self._has_all_changes = page.is_last
 
     def _apply(self, change: Change) -> None:
@@ -340,6 +315,15 @@ class Walk:
         return places[0] if places else self._targets.get(item.id)
 
 
+def refuse_end(paths: list[str]) -> SourceRefused:
+    """Return the error for a walk that was to list all, and was refused `paths` on its way."""
+    return SourceRefused(
+        f"All was listed but what Google Drive refuses below the folder ({', '.join(paths)}): have that shared with "
+        "these credentials, or leave it out by exclude.",
+        reason=Reason.FORBIDDEN,
+    )
+
+
 def _find_root(wire: DriveWire, root_id: str) -> DriveItem:
     root = wire.get_item(root_id)
     if root.type == SHORTCUT:
@@ -354,13 +338,27 @@ def _find_root(wire: DriveWire, root_id: str) -> DriveItem:
     return root
 
 
+def _is_of_one_item(error: SourceRefused) -> bool:
+    """Tell whether it is this one item that is not there or not for us, and not all of Drive."""
+    return error.reason in {Reason.NOT_FOUND, Reason.FORBIDDEN} and not isinstance(error, ProjectRefused)
+
+
+def _length_of_links(links: Mapping[str, tuple[str, int]]) -> int:
+    return sum(len(link) + len(target) + 20 for link, (target, _) in links.items())
+
+
+def _is_told_changes(item: DriveItem) -> bool:
+    """Tell whether the changes of the account that asks are those of this item too."""
+    return bool(item.fields.get("ownedByMe") or item.fields.get("sharedWithMeTime"))
+
+
 def _find_changes(wire: DriveWire, root: DriveItem) -> tuple[str | None, str | None]:
     """Return the shared drive to look in and the token of the changes from now on, None where they would not show all.
 
     The changes of a user are those of files owned by or shared with that very user. What only a link opens is not among
     them (https://developers.google.com/workspace/drive/api/guides/resource-keys), nor is a shared drive of others.
     """
-    drive_id = root.fields.get("driveId")
+    drive_id = root.drive_id
     if drive_id:
         try:
             return drive_id, wire.get_start_token(drive_id)
@@ -368,6 +366,6 @@ def _find_changes(wire: DriveWire, root: DriveItem) -> tuple[str | None, str | N
             if error.reason not in {Reason.NOT_FOUND, Reason.FORBIDDEN}:
                 raise
             return None, None
-    if root.fields.get("ownedByMe") or root.fields.get("sharedWithMeTime"):
+    if _is_told_changes(root):
         return None, wire.get_start_token(None)
     return None, None

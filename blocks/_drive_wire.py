@@ -65,7 +65,8 @@ class DriveWire:
             SourceRefused: it is not there, or not for us (reason `not_found` either way).
         """
         query = {"fields": _ROOT_FIELDS, "supportsAllDrives": "true"}
-        return DriveItem(self._get(f"files/{item_id}", query, [item_id]))
+        answer = self._get(f"files/{item_id}", query, [item_id])
+        return DriveItem.of(answer if is_id(answer.get("id")) else answer | {"id": item_id})
 
     def list_folder(self, folder_id: str, token: str | None, drive_id: str | None) -> FolderPage:
         """Return the page of a folder's content at `token`, what is in the trash left out.
@@ -91,9 +92,10 @@ class DriveWire:
                 "Google Drive did not look through everything, so nothing can be concluded; it is tried again.",
                 reason=Reason.SERVER_ERROR,
             )
-        items = [DriveItem(fields) for fields in _rows(answer, "files") if is_id(fields.get("id"))]
+        items = [DriveItem.of(fields) for fields in _rows(answer, "files") if is_id(fields.get("id"))]
         self.resource_keys.update({item.id: item.resource_key for item in items if item.resource_key})
-        return FolderPage(items, answer.get("nextPageToken") or None)
+        following = answer.get("nextPageToken")
+        return FolderPage(items, _required(following) if following else None)
 
     def get_start_token(self, drive_id: str | None) -> str:
         """Return the token of the changes that come after now."""
@@ -121,11 +123,12 @@ class DriveWire:
         changes = [
             Change(
                 str(change["fileId"]),
-                None if change.get("removed") or not file else DriveItem(file | {"id": change["fileId"]}),
+                None if change.get("removed") or not file else DriveItem.of(file | {"id": change["fileId"]}),
             )
             for change in _rows(answer, "changes")
             if is_id(change.get("fileId"))
-            for file in [change.get("file")]
+            for file in [change.get("file") or {}]
+            if isinstance(file, dict)
         ]
         following = answer.get("nextPageToken")
         return ChangesPage(changes, _required(following or answer.get("newStartPageToken")), not following)

@@ -25,11 +25,19 @@ from blocks._drive_auth import (
 )
 from blocks._drive_download import fetch_file
 from blocks._drive_items import Located
-from blocks._drive_links import DriveLink, is_drive_link, parse_folder_link, show_folder
-from blocks._drive_walk import StartOver, TreeWanted, Walk
+from blocks._drive_links import (
+    DriveLink,
+    check_address,
+    check_resource_key,
+    is_drive_link,
+    parse_folder_link,
+    show_folder,
+)
+from blocks._drive_place import StartOver
+from blocks._drive_walk import AGAIN, TreeWanted, Walk, refuse_end
 from blocks._drive_wire import API_URL, DriveWire
 from blocks._errors import SourceRefused, WrongUse
-from blocks._http import HeldWire, HttpSettings, is_loopback
+from blocks._http import HeldWire, HttpSettings
 from blocks._pace import Pace
 from blocks._patience import Patience
 from blocks._records import Fetched, Listing, Page, RemoteFile
@@ -89,7 +97,7 @@ class GoogleDriveCredentials(Block):
     @field_validator("token_url")
     @classmethod
     def _safe_token_url(cls, value: str) -> str:
-        return _check_address("token_url", value)
+        return check_address("token_url", value)
 
     @field_validator("api_key", "client_secret", "refresh_token")
     @classmethod
@@ -104,16 +112,17 @@ class GoogleDriveCredentials(Block):
         user = (self.client_id, self.client_secret, self.refresh_token)
         if any(user) and not all(user):
             raise ValueError("client_id, client_secret and refresh_token belong together: give all three")
-        if sum(map(bool, (self.api_key, self.service_account_info, self.refresh_token))) != 1:
-            raise ValueError(
-                "give one of api_key, service_account_info, or client_id with client_secret and refresh_token"
-            )
+        filled = [kind for kind in ("api_key", "service_account_info", "refresh_token") if getattr(self, kind)]
+        if len(filled) != 1:
+            told = f"; {' and '.join(filled)} are set: clear all but one of them" if filled else ""
+            kinds = "api_key, service_account_info, or client_id with client_secret and refresh_token"
+            raise ValueError(f"give one of {kinds}{told}")
         if self.subject and not self.service_account_info:
             raise ValueError("subject is for a service account only; empty it")
         if self.service_account_info:
             info = self.service_account_info.get_secret_value()
             check_service_account(info)
-            _check_address("token_uri", str(info["token_uri"]))
+            check_address("token_uri", str(info["token_uri"]))
         return self
 
     @property
@@ -186,6 +195,7 @@ class GoogleDriveFolder(ImageSource):
 
     _held: HeldWire = PrivateAttr(default_factory=HeldWire)
     _resource_keys: dict[str, str] = PrivateAttr(default_factory=dict)
+    _unproven: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -207,10 +217,16 @@ class GoogleDriveFolder(ImageSource):
         parse_folder_link(value)
         return value.strip()
 
+    @field_validator("resource_key")
+    @classmethod
+    def _a_resource_key(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value().strip() if value else ""
+        return SecretStr(check_resource_key(text)) if text else None
+
     @field_validator("api_url")
     @classmethod
     def _safe_api_url(cls, value: str) -> str:
-        return _check_address("api_url", value)
+        return check_address("api_url", value)
 
     @classmethod
     def of_link(cls, link: str) -> Self | None:
@@ -296,8 +312,12 @@ class GoogleDriveFolder(ImageSource):
         """Return some thousand files after `mark`: of a walk through the folder, and once it is through of the changes.
 
         Raises:
-            SourceUnavailable, SourceRefused: as `list_files`.
+            SourceUnavailable, SourceRefused: as `list_files`; and for a folder refused after a walk's first page, at
+                the walk's end, where all that is not listed would count as gone.
         """
+        if mark == AGAIN and self._unproven:
+            paths, self._unproven = self._unproven, []
+            raise refuse_end(paths)
         with self._held.use(self._settings) as (client, pace):
             wire, wanted = self._make_wire(client, pace), self._make_wanted()
             try:
@@ -308,6 +328,9 @@ class GoogleDriveFolder(ImageSource):
                 page = walk.take_page()
         if walk.documents:
             _get_logger().info("%d Google documents, which have no bytes to download, were left", walk.documents)
+        for refusal in walk.refusals:
+            _get_logger().warning("%s", refusal)
+        self._unproven = walk.unproven
         return page
 
     def download(self, file: RemoteFile, destination: Path) -> Fetched:
@@ -372,18 +395,3 @@ def _get_logger() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":
         return cast("logging.LoggerAdapter[logging.Logger]", get_run_logger())
     except MissingContextError:
         return get_logger(__name__)
-
-
-def _check_address(field: str, value: str) -> str:
-    """Return an address that credentials may be sent to.
-
-    Raises:
-        ValueError: it is none, or would send them readable for everyone on the way.
-    """
-    try:
-        url = httpx.URL(value.strip())
-    except httpx.InvalidURL:
-        raise ValueError(f"{field} is no address; empty it to use Google's") from None
-    if url.userinfo or url.query or not url.host or not (url.scheme == "https" or is_loopback(url.host)):
-        raise ValueError(f"{field} must be a plain https:// address; empty it to use Google's")
-    return value.strip().rstrip("/")

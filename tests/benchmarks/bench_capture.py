@@ -77,6 +77,10 @@ def main() -> int:
             own = [row for row in frames if row["storage_key"].split("/")[4] == camera.camera]
             numbers = [row["number"] for row in own]
             run = runs[camera.source_name]
+            if run["details"] is None:
+                print(f"{camera.camera} {run['status']} {run['message']}")
+                is_good = False
+                continue
             is_whole = run["stored"] == len(set(numbers)) == len(numbers) == wanted
             is_good = is_good and is_whole
             times = [row["storage_key"].rpartition("/")[2][9:15] for row in own] or ["-"]

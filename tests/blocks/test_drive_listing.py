@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from blocks._drive_errors import ProjectRefused
 from blocks._drive_walk import PAGE_FILES
 from blocks._errors import CatchmentError, Reason, SourceRefused, SourceUnavailable
 from blocks._patience import SourceBusy
@@ -306,8 +307,8 @@ def test_a_search_that_was_not_complete_is_no_listing(drive: Drive, root: str) -
         (html_page(503), SourceUnavailable, Reason.SERVER_ERROR),
         (html_page(200), SourceUnavailable, Reason.HTML_PAGE),
         (servers.hang_up, SourceUnavailable, Reason.CONNECTION),
-        (error(403, "accessNotConfigured"), SourceRefused, Reason.FORBIDDEN),
-        (error(403, "insufficientPermissions"), SourceRefused, Reason.FORBIDDEN),
+        (error(403, "accessNotConfigured"), ProjectRefused, Reason.FORBIDDEN),
+        (error(403, "insufficientPermissions"), ProjectRefused, Reason.FORBIDDEN),
         (error(403, "somethingNewOfGoogles"), SourceRefused, Reason.FORBIDDEN),
         (error(400, "badRequest"), SourceRefused, Reason.REFUSED),
         (lambda handler: handler.send_json(200, ["no", "object"]), SourceRefused, Reason.REFUSED),

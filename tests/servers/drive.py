@@ -124,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         items = [self.drive.items[child] for child in self.drive.children.get(parent["id"], [])]
         if self.query.get("includeItemsFromAllDrives") != "true":
             items = [item for item in items if not item.get("driveId")]
+        if self.query.get("corpora") == "drive":
+            items = [item for item in items if item.get("driveId") == self.query["driveId"]]
         items = [item for item in items if not item["trashed"]]
         start = self._read_token(self.query.get("pageToken"), self.item_id)
         size = min(int(self.query.get("pageSize", "100")), self.drive.largest_page)
