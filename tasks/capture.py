@@ -126,7 +126,7 @@ class _Feed:
         run.note(self._describe())
 
     def _describe(self) -> dict[str, Any]:
-        return {**self._capture.counts.to_dict(), "waiting": len(self._spool.list_files())}
+        return {**self._capture.describe(), "waiting": len(self._spool.list_files())}
 
     def _tell_captured(self) -> str:
         captured = self._capture.counts.captured

@@ -290,7 +290,7 @@ class IngestRun:
             return
         due = self._catalog.due_keys(self.ids.source_id)
         clear_staging(self.staging, wanted=due)
-        is_walk = self._walked is not None
+        is_walk = page.is_whole or self._walked is not None
         if not due and (is_walk or self._follows_changes):
             self._catalog.move_high_water_mark(self.ids.source_id, _STANDING + mark)
         elif not self._follows_changes:

@@ -9,6 +9,7 @@ what CPU time it took. Ends with exit code 1 where a frame was lost, stored twic
 """
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -16,7 +17,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_LEVEL, temporary_settings
+# Prefect reads these when it is imported.
+os.environ.update(PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1", PREFECT_LOGGING_LEVEL="ERROR")
+
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from blocks._catalog_queries import list_runs
@@ -43,11 +47,10 @@ def main() -> int:
     parser.add_argument("--fps", type=float, default=1)
     parser.add_argument("--codec", default="h264", choices=["h264", "mjpeg"])
     given = parser.parse_args()
-    quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_LEVEL: "ERROR"}
     with (
         tempfile.TemporaryDirectory(prefix="catchment-bench-") as folder,
         prefect_test_harness(server_startup_timeout=90),
-        temporary_settings(quiet),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         serve_rtsp() as server,
     ):
         ensure_streams_limit()

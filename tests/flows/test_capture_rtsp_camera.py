@@ -93,12 +93,12 @@ def test_a_capture_brings_the_frames_of_its_time_each_with_its_clocks_and_camera
     server: RtspServer, library: ImageLibrary
 ) -> None:
     camera = camera_at(server.add("/gate", fps=20), camera_id="Pit_1")
-    ending = capture(camera, library, duration_seconds=3, fps=4)
+    ending = capture(camera, library, duration_seconds=4, fps=1)
     frames = stored_frames(library)
-    assert ending.report.stored == len(frames) == 12
+    assert ending.report.stored == len(frames) == 4
     numbers = shown_numbers(library)
     assert_none_twice(numbers)
-    assert numbers[-1] - numbers[0] == pytest.approx(55, abs=6)
+    assert numbers[-1] - numbers[0] == pytest.approx(60, abs=15)
     day = f"{datetime.now(UTC):%Y/%m}"
     for row in frames:
         assert re.fullmatch(
@@ -106,14 +106,14 @@ def test_a_capture_brings_the_frames_of_its_time_each_with_its_clocks_and_camera
         )
     for row in list_images(library.catalog(), limit=None):
         assert row["camera"] == "Pit_1"
-    [shown] = [row for row in frames if row["number"] == numbers[5]]
+    [shown] = [row for row in frames if row["number"] == numbers[2]]
     captured = datetime.fromisoformat(shown["storage_key"].rpartition("/")[2].partition("-")[0])
-    assert abs(captured - server.time_of(numbers[5], 20)) < timedelta(seconds=10)
+    assert abs(captured - server.time_of(numbers[2], 20)) < timedelta(seconds=10)
     assert ending.report.details is not None
     assert {
         name: ending.report.details[name] for name in ("captured", "dropped", "frozen", "reconnects", "waiting")
     } == {
-        "captured": 12,
+        "captured": 4,
         "dropped": 0,
         "frozen": 0,
         "reconnects": 0,
@@ -205,6 +205,7 @@ def test_a_limit_that_somebody_has_set_stays_as_it_is() -> None:
         assert client.read_global_concurrency_limit_by_name(STREAMS_LIMIT).limit == 3
 
 
+@pytest.mark.timeout(600)
 def test_ten_cameras_at_once_lose_no_frame_and_an_eleventh_has_its_turn(
     server: RtspServer, library: ImageLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +222,7 @@ def test_ten_cameras_at_once_lose_no_frame_and_an_eleventh_has_its_turn(
         wait_until(
             lambda: most_open.append(count_open_streams()) or all(ending.done() for ending in endings),
             "the end of all",
-            seconds=200,
+            seconds=500,
             every=0.5,
         )
     # From the catalog: on a busy machine Prefect hands back some states without what is in them.
@@ -367,18 +368,18 @@ def test_an_outage_of_storage_loses_no_frame_and_the_next_run_stores_what_waits(
     port = dead.getsockname()[1]
     camera = camera_at(server.add("/gate", fps=10), camera_id="Pit Ü"[:3])
     away = ImageLibrary(folder=tmp_path / "library", bucket=bucket_at(S3Server(f"http://127.0.0.1:{port}")))
-    ending = capture(camera, away, duration_seconds=2, fps=5)
+    ending = capture(camera, away, duration_seconds=4, fps=1)
     assert isinstance(ending.error, LibraryUnavailable)
-    assert "10 frames wait on this machine; the next capture of the camera stores them." in str(ending.error)
-    assert len(spool_of(camera, away).list_files()) == 10
-    again = capture(camera, away, duration_seconds=1, fps=2)
-    assert "12 frames wait on this machine" in str(again.error)
+    assert "4 frames wait on this machine; the next capture of the camera stores them." in str(ending.error)
+    assert len(spool_of(camera, away).list_files()) == 4
+    again = capture(camera, away, duration_seconds=2, fps=1)
+    assert "6 frames wait on this machine" in str(again.error)
     server.stop()
     dead.close()
     with serve_moto("frames", port=port) as s3:
         assert isinstance(capture(camera, away, reconnects=0).error, SourceUnavailable)
         numbers = shown_numbers(away)
-        assert len(numbers) == 12
+        assert len(numbers) == 6
         assert_none_twice(numbers)
         assert spool_of(camera, away).list_files().is_empty()
         [first, *_] = stored_frames(away)
@@ -395,12 +396,12 @@ def test_a_catalog_that_is_away_costs_no_frame_either(
     camera = camera_at(server.add("/gate", fps=10))
     nowhere = SecretStr(f"postgresql://me@127.0.0.1:{dead.getsockname()[1]}/catalog")
     away = ImageLibrary(folder=library.folder, catalog_url=nowhere)
-    ending = capture(camera, away, duration_seconds=1, fps=4)
+    ending = capture(camera, away, duration_seconds=3, fps=1)
     assert isinstance(ending.error, LibraryUnavailable)
-    assert "4 frames wait on this machine" in str(ending.error)
+    assert "3 frames wait on this machine" in str(ending.error)
     server.stop()
     capture(camera, library, reconnects=0)
-    assert len(shown_numbers(library)) == 4
+    assert len(shown_numbers(library)) == 3
 
 
 def test_a_capture_goes_on_through_an_outage_of_storage_and_stores_all_of_it_in_the_end(

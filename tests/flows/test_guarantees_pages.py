@@ -114,6 +114,13 @@ def test_a_walk_goes_page_by_page_and_the_next_run_takes_only_what_changed(libra
     assert_sound(library)
 
 
+def test_a_source_of_one_page_is_asked_for_its_changes_too(library: ImageLibrary) -> None:
+    source = shelf([1, 2])
+    assert run(source, library).report.stored == 2
+    assert run(source, library).report.status == "no_new_files"
+    assert source._asked == ["end"]
+
+
 def test_a_run_that_broke_goes_on_at_the_page_that_was_not_finished(library: ImageLibrary) -> None:
     source = shelf([1, 2], [3], [4])
     pages: Callable[[str | None], Page] = source.list_page

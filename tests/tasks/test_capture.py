@@ -202,7 +202,7 @@ def test_ill_frames_are_counted_and_not_spooled(tmp_path: Path) -> None:
     steps = [picture(1), draw_picture(0, "black"), picture(2), None, *[picture(8)] * 4, draw_picture(0, "grey")]
     capture = run(Script([*steps, picture(4), SourceUnavailable("gone")]), tmp_path, frozen_after=3)
     assert numbers(tmp_path) == [1, 2, 8, 8, 4]
-    counts = capture.counts.to_dict()
+    counts = capture.describe()
     assert {name: counts[name] for name in ("seen", "captured", "black", "grey", "corrupt", "frozen")} == {
         "seen": 10,
         "captured": 5,
@@ -223,10 +223,10 @@ def test_a_lost_stream_is_opened_again_and_the_gap_is_told(tmp_path: Path) -> No
     script = Script([*pictures(2), lost], [lost], [*pictures(2, first=7), 100.0, picture(9)])
     capture = run(script, tmp_path, reconnects=3, duration_seconds=80)
     assert (capture.error, numbers(tmp_path)) == (None, [0, 1, 7, 8])
-    assert capture.counts.reconnects == 2
-    [gap] = capture.counts.gaps
-    times = [story.captured_at for _, story in spooled(tmp_path)]
-    assert (gap.since, gap.until, gap.reason) == (times[1], times[2], "The camera hung up.")
+    assert capture.describe()["reconnects"] == 2
+    [gap] = capture.describe()["gaps"]
+    times = [story.captured_at.isoformat() for _, story in spooled(tmp_path)]
+    assert (gap["since"], gap["until"], gap["reason"]) == (times[1], times[2], "The camera hung up.")
 
 
 def test_a_stream_that_just_ends_is_a_lost_one(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_stream_that_just_ends_is_a_lost_one(tmp_path: Path) -> None:
         Script(pictures(2), [*pictures(1, first=5), 100.0, picture(9)]), tmp_path, reconnects=1, duration_seconds=50
     )
     assert (capture.error, numbers(tmp_path)) == (None, [0, 1, 5])
-    assert [gap.reason for gap in capture.counts.gaps] == ["The camera ended the stream."]
+    assert [gap["reason"] for gap in capture.describe()["gaps"]] == ["The camera ended the stream."]
 
 
 def test_attempts_are_bounded_and_the_cameras_own_words_are_told(tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_attempts_are_bounded_and_the_cameras_own_words_are_told(tmp_path: Path)
     assert str(capture.error) == "Nothing listens on port 554."
     assert script.opened == 4
     assert numbers(tmp_path) == [0, 1]
-    [gap] = capture.counts.gaps
-    assert (gap.until, gap.reason) == (None, "The camera ended the stream.")
+    [gap] = capture.describe()["gaps"]
+    assert (gap["until"], gap["reason"]) == (None, "The camera ended the stream.")
 
 
 def test_attempts_are_bounded_however_long_each_of_them_takes(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_camera_that_does_not_come_back_in_time_is_told(tmp_path: Path) -> Non
 
     capture = run(Script(pictures(1), away), tmp_path, reconnects=9, duration_seconds=0.3)
     assert "did not come back in time" in str(capture.error)
-    assert [gap.until for gap in capture.counts.gaps] == [None]
+    assert [gap["until"] for gap in capture.describe()["gaps"]] == [None]
 
 
 def test_waits_grow_up_to_a_bound_and_are_jittered(tmp_path: Path) -> None:
