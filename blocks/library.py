@@ -2,6 +2,8 @@
 
 import os
 import threading
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Self, cast
@@ -137,6 +139,15 @@ class ImageLibrary(Block):
         """Return the folder where files of one source wait until they are accepted; made where there is none."""
         folder = self._open_folder() / "staging" / make_safe_segment(source_folder)
         return _make_folder(folder)
+
+    def count_spooled(self) -> tuple[int, datetime | None]:
+        """Return how many frames of live cameras wait to be stored, and since when the oldest of them does (UTC)."""
+        waiting = (self._root / HIDDEN_FOLDER / "spool").glob("*/**/*.[jp][pn]g")
+        times = []
+        for path in waiting:
+            with suppress(FileNotFoundError):  # it has just been stored
+                times.append(path.stat().st_mtime)
+        return len(times), datetime.fromtimestamp(min(times), UTC) if times else None
 
     def spool_folder(self, source_folder: str) -> Path:
         """Return the folder where a live camera's frames wait until they are stored; made where there is none."""

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
@@ -24,6 +25,7 @@ from flows.cli_server import await_api, has_own_server
 
 _ENOUGH_BYTES = 2_000_000_000
 _LEAST_BYTES = 200_000_000
+_LONG_WAIT = timedelta(hours=1)
 _SOURCE_SECONDS = 20.0
 _ASKERS = 8
 
@@ -96,6 +98,7 @@ def check_library(wanted: str | None) -> Iterator[Check]:
         _write_and_remove(home)
         yield Check("library", "ok", f"{home.location} can be written to")
         yield from _check_room(home)
+        yield _check_spool(home)
     except CatchmentError as error:
         yield Check("library", "broken", str(error), f"make {home.location} writable for this user")
     try:
@@ -167,6 +170,16 @@ def _write_and_remove(home: ImageLibrary) -> None:
     probe = f".catchment/doctor-{uuid.uuid4().hex}"
     storage.put_bytes(probe, b"catchment doctor")
     storage.delete(probe)
+
+
+def _check_spool(home: ImageLibrary) -> Check:
+    count, oldest = home.count_spooled()
+    if oldest is None:
+        return Check("spool", "ok", "no frame of a live camera waits to be stored")
+    message = f"{count} frames wait to be stored, the oldest since {oldest:%Y-%m-%d %H:%M} UTC"
+    if datetime.now(UTC) - oldest < _LONG_WAIT:
+        return Check("spool", "ok", message)
+    return Check("spool", "warning", message, "catchment capture CAMERA, which first stores what waits")
 
 
 def _check_room(home: ImageLibrary) -> Iterator[Check]:

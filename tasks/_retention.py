@@ -77,7 +77,7 @@ def _remove(library: ImageLibrary, images: Sequence[Expired], message: str) -> I
         places = {image.sha256: _places(image) for image in batch}
         storage.put_bytes(_JOURNAL, json.dumps(list(places.values())).encode())
         gone = expire_images(catalog, list(places), message)
-        _delete_all(storage, [places[sha256] for sha256 in gone])
+        _delete_unknown(library, storage, [places[sha256] for sha256 in gone])
         yield from (image for image in batch if image.sha256 in gone)
     storage.delete(_JOURNAL)
 
@@ -85,16 +85,16 @@ def _remove(library: ImageLibrary, images: Sequence[Expired], message: str) -> I
 def _finish_killed_run(library: ImageLibrary, storage: Storage) -> None:
     if storage.stat(_JOURNAL) is None:
         return
-    places = {keys[0]: keys for keys in json.loads(storage.read_bytes(_JOURNAL))}
-    unknown = find_unknown_keys(library.catalog(), list(places))
-    _delete_all(storage, [places[key] for key in unknown])
+    _delete_unknown(library, storage, json.loads(storage.read_bytes(_JOURNAL)))
 
 
 def _places(image: Expired) -> list[str]:
     return [key for key in (image.storage_key, image.thumbnail_key) if key]
 
 
-def _delete_all(storage: Storage, places: Sequence[Sequence[str]]) -> None:
+def _delete_unknown(library: ImageLibrary, storage: Storage, places: Sequence[Sequence[str]]) -> None:
+    """Delete objects, each only if the catalog still knows none there: the same bytes may have been stored anew."""
     for keys in places:
-        for key in keys:
-            storage.delete(key)
+        if find_unknown_keys(library.catalog(), keys[:1]):
+            for key in keys:
+                storage.delete(key)

@@ -115,6 +115,18 @@ def test_doctor_ends_with_the_health_of_the_whole(
     assert (said.code, said.rows[-1]["check"], said.rows[-1]["state"]) == (0, "health", "healthy")
 
 
+def test_doctor_tells_of_frames_that_wait_too_long(
+    catchment: Command, filled: ImageLibrary, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    frame = filled.spool_folder("pit-1") / "frame.jpg"
+    frame.write_bytes(make_jpeg(1))
+    os.utime(frame, (1_750_000_000, 1_750_000_000))
+    rows = catchment("doctor", "--library", filled.folder, "--format", "json").rows
+    [spool] = [row for row in rows if row["check"] == "spool"]
+    assert (spool["state"], "1 frames wait" in spool["message"]) == ("warning", True)
+
+
 def test_doctor_is_degraded_while_the_database_is_away(
     catchment: Command, tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

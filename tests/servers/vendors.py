@@ -18,7 +18,6 @@ from tests.servers.rtsp import serve_rtsp
 from tests.servers.terminal_cdn import TerminalCdn, serve_terminal_cdn
 
 GATE_DAY = datetime(2025, 9, 1, 7, tzinfo=UTC)  # midnight in Los Angeles
-KNOWN_SECOND = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,10 @@ def serve_vendors(folder: Path) -> Iterator[Vendors]:
                     "rtsp://", "rtsp://viewer@"
                 ),
                 "rtsp://camera.example.org:554/stream1": f"{rtsp.url}/stream1",
+                # a browser would read these times from a page
+                "--method browser": " ".join(
+                    f"--time {hour:02}:{minute}0:07" for hour in range(24) for minute in range(6)
+                ),
                 "--duration 60 ": "--duration 2 ",
                 "--duration 3600 ": "--duration 3 ",
             }
@@ -67,4 +70,4 @@ def _fill_gate(cdn: TerminalCdn) -> None:
     """Hold a picture each ten minutes of two days, always in the same second of its minute."""
     for stream in ("in_gate", "out_gate"):
         for number in range(2 * 144):
-            cdn.put(GATE_DAY + timedelta(minutes=10 * number, seconds=KNOWN_SECOND), stream)
+            cdn.put(GATE_DAY + timedelta(minutes=10 * number, seconds=7), stream)

@@ -1,6 +1,8 @@
 """What was kept long enough goes, object and row together; what another source also has, or is younger, stays."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from blocks._catalog import Catalog
 from blocks._catalog_queries import list_images
 from blocks._storage import Storage
 from blocks.library import ImageLibrary
+from tasks import _retention
 from tasks._plan import make_plan
 from tasks._retention import expire
 from tasks._store import store_batch
@@ -105,3 +108,25 @@ def test_a_camera_nobody_has_loses_nothing(library: ImageLibrary) -> None:
     report = expire(library, "pit", days=1, now=datetime.now(UTC), is_rehearsal=False)
     assert (report.removed, report.kept) == (0, 0)
     assert len(cameras(library)) == 4
+
+
+def test_an_image_that_was_stored_anew_meanwhile_keeps_its_object(
+    library: ImageLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = _retention.expire_images
+
+    def store_anew_after(catalog: Catalog, sha256s: Sequence[str], message: str) -> set[str]:
+        gone = forget(catalog, sha256s, message)
+        shelf = tmp_path / "anew"
+        shelf.mkdir()
+        (shelf / f"{NOW - timedelta(days=31):%Y%m%dT%H%M%S}Z_pit-1.jpg").write_bytes(make_jpeg(1))
+        with serve_http_server(shelf) as server:
+            ingest(library, server.url, tmp_path, next(shelf.iterdir()).name)
+        return gone
+
+    monkeypatch.setattr(_retention, "expire_images", store_anew_after)
+    expire(library, "pit-1", days=DAYS, now=NOW, is_rehearsal=False)
+    [again] = [
+        row for row in list_images(library.catalog(), limit=None) if row["sha256"] == sha256(make_jpeg(1)).hexdigest()
+    ]
+    assert library.storage().read_bytes(again["storage_key"]) == make_jpeg(1)
