@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Numeric, and_, case, cast, column, exists, func, or_, select
+from sqlalchemy import ColumnElement, Numeric, and_, case, cast, column, exists, func, select
 
 from blocks._catalog import Catalog
 from blocks._database import chunks_of
@@ -26,7 +26,8 @@ class RequestState(StrEnum):
     CANCELLED = "cancelled"
 
 
-_NOTHING_KEPT = and_(sources.c.kind == "upload", runs.c.planned > 0, runs.c.stored + runs.c.duplicate == 0)
+_IS_HANDED_OVER = sources.c.kind.in_(["upload", "drop-folder"])
+_NOTHING_KEPT = and_(_IS_HANDED_OVER, runs.c.planned > 0, runs.c.stored + runs.c.duplicate == 0)
 
 request_state = case(
     (runs.c.status == RunStatus.RUNNING, RequestState.IN_PROGRESS.value),
@@ -36,19 +37,21 @@ request_state = case(
     (runs.c.status == RunStatus.PARTIAL, RequestState.PARTIAL.value),
     else_=RequestState.COMPLETED.value,
 ).label("state")
-"""The state of a run, for a query that joins `sources`. Uploads of which none was good are a failed request."""
+"""The state of a run, for a query that joins `sources`. Files handed over of which none was good: a failed request."""
 
 
 def has_status(status: str) -> ColumnElement[bool]:
-    """Return the condition that a run has `status`, a `RunStatus` or a `RequestState`.
+    """Return the condition that a run has `status`, a `RequestState` or else a `RunStatus`.
+
+    What is a word of both means the state, so that no run is found by two of them.
 
     Raises:
         WrongUse: it is neither.
     """
-    known = list(dict.fromkeys([*RunStatus, *RequestState]))
+    states, known = list(RequestState), list(dict.fromkeys([*RunStatus, *RequestState]))
     if status not in known:
         raise WrongUse(f"There is no status {status!r}; choose one of {', '.join(known)}.")
-    return or_(runs.c.status == status, request_state.element == status)
+    return request_state.element == status if status in states else runs.c.status == status
 
 
 def find_run(catalog: Catalog, flow_run_id: str) -> int | None:

@@ -6,6 +6,7 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+from blocks._errors import SourceRefused
 from blocks._rtsp_errors import explain_connection, explain_gibberish, explain_redirect, explain_silence, explain_status
 
 _LONGEST_ANSWER = 65_536
@@ -27,6 +28,8 @@ def knock(url: str, place: str, *, timeout_seconds: float, verify_certificate: b
         answer = _ask(url, place, deadline, verify_certificate=verify_certificate)
     except OSError as error:
         raise explain_connection(error, place) from None
+    except UnicodeError:  # of the name's encoding (IDNA)
+        raise SourceRefused(f"The host in {place} is no name that a network takes: check its spelling.") from None
     if not (found := re.match(rb"RTSP/\d\.\d (\d{3})", answer)):
         raise explain_gibberish(place)
     status = int(found[1])

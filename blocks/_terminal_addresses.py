@@ -15,6 +15,15 @@ from zoneinfo import ZoneInfo
 
 THUMBNAIL_SUFFIX = "-thumbnail"
 
+MOST_DAYS = 3_660
+"""Most days that one run or report is about: ten years."""
+
+FIRST_YEAR = 1990
+"""No gate camera has pictures from before."""
+
+_LONGEST_TEMPLATE = 2_000
+_DATE_SPEC = re.compile(r"(?:%[YymdjHIMSp]|[-_.:/ T])*")
+_NO_SPEC = re.compile("")
 _STREAM = re.compile(r"\w(?:[\w .-]*\w)?")
 _NAME = re.compile(
     r"(?P<year>(?:19|20)\d\d)(?P<dash>-?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?P<t>[T ]?)"
@@ -110,11 +119,17 @@ def check_template(template: str, allowed: Iterable[str], needed: Iterable[str])
     if not template.startswith(("http://", "https://")) or urlsplit(template).username:
         raise ValueError("it must begin with http:// or https://, without a user or password")
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        pieces = [(field, spec or "", how) for _, field, spec, how in Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise ValueError(f"its braces do not match ({error})") from error
+    fields = [field for field, _, _ in pieces]
+    if len(template) > _LONGEST_TEMPLATE:
+        raise ValueError(f"it is longer than {_LONGEST_TEMPLATE} characters")
     if unknown := [field for field in fields if field not in allowed]:
         raise ValueError(f"{{{unknown[0]}}} is none of its fields; there are {', '.join(f'{{{a}}}' for a in allowed)}")
+    for field, spec, conversion in pieces:
+        if conversion or not (_DATE_SPEC if field == "local" else _NO_SPEC).fullmatch(spec):
+            raise ValueError(f"{{{field}}} takes nothing but, for local, parts of a date as in {{local:%Y-%m-%d}}")
     if missing := [field for field in needed if field not in fields]:
         raise ValueError(f"{{{missing[0]}}} is missing in it")
     return template

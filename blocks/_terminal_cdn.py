@@ -7,7 +7,7 @@ from datetime import datetime
 
 import httpx
 
-from blocks._errors import Reason, SourceRefused
+from blocks._errors import Reason, SourceRefused, SourceUnavailable
 from blocks._http import ask
 from blocks._http_download import is_html
 from blocks._http_errors import parse_http_date, show_url
@@ -30,10 +30,15 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How a server answers for what it does not have: which `method` tells the truth, which statuses mean `absent`."""
+    """How a server answers for what it does not have: which `method` tells the truth, which statuses mean `absent`.
+
+    `is_page_absence`: a page in a picture's place means that there is none; of other servers it means that they can not
+    answer now.
+    """
 
     method: str = "HEAD"
     absent: frozenset[int] = frozenset(_GONE)
+    is_page_absence: bool = False
 
     @property
     def is_denial_absence(self) -> bool:
@@ -55,7 +60,7 @@ def learn_manners(client: httpx.Client, impossible_url: str, *, pace: Pace, pati
     for method in ("HEAD", "GET"):
         status, is_picture = patience.until_it_heals(lambda m=method: _try(client, impossible_url, m, known, pace))  # type: ignore[misc]
         if status not in _NO_HEAD and not is_picture:
-            return Manners(method, frozenset(_GONE) | ({status} - {200, 206}))
+            return Manners(method, frozenset(_GONE) | ({status} - {200, 206}), is_page_absence=status in {200, 206})
     raise SourceRefused(
         f"{show_url(impossible_url)} can not exist, and is answered like a picture (HTTP {status}): its server can not "
         "be probed, so take these pictures by --method browser."
@@ -74,8 +79,16 @@ def look_for(client: httpx.Client, url: str, *, manners: Manners, pace: Pace, pa
 
 def _look(client: httpx.Client, url: str, manners: Manners, pace: Pace) -> Sight | None:
     with _asked(client, url, manners.method, (200, 206, *manners.absent), pace) as response:
-        if response.status_code in manners.absent or not _is_picture(response):
+        if response.status_code in manners.absent:
             return None
+        if not _is_picture(response):
+            if manners.is_page_absence:
+                return None
+            place = show_url(url)
+            raise SourceUnavailable(
+                f"{place} is answered with a page: its server is busy with itself, it is tried again.",
+                reason=Reason.HTML_PAGE,
+            )
         return Sight(_size_of(response), parse_http_date(response.headers.get("last-modified")))
 
 

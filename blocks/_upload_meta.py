@@ -15,6 +15,9 @@ from blocks._records import CaptureTime, Claims, TimeWitness
 CAMERA_ID = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 """A camera's name: 1-100 characters that mean nothing to any file system, shell or URL, and never a hidden file."""
 
+FIRST_YEAR, LAST_YEAR = 1900, 2200
+"""Years in which a picture can be taken; at the ends of the calendar, UTC would lie beyond it."""
+
 MAX_KEYS = 50
 MAX_KEY_LENGTH = 100
 MAX_JSON_BYTES = 16_384
@@ -33,11 +36,17 @@ def is_camera_id(text: str) -> bool:
 
 def _read_moment(value: object) -> object:
     """Take dates and times in ISO 8601 alone: pydantic would read any number as seconds since 1970."""
-    if value is None or isinstance(value, datetime):
-        return value
-    if not isinstance(value, str) or "T" not in value.strip().replace(" ", "T"):
-        raise ValueError("write a date and time such as 2026-05-31T14:03:09+02:00; leave the zone out if it is unknown")
-    return datetime.fromisoformat(value.strip())
+    if value is None:
+        return None
+    if isinstance(value, str) and "T" in value.strip().replace(" ", "T"):
+        value = datetime.fromisoformat(value.strip())
+    if not isinstance(value, datetime):
+        raise ValueError(  # noqa: TRY004 - for pydantic
+            "write a date and time such as 2026-05-31T14:03:09+02:00; leave the zone out if it is unknown"
+        )
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise ValueError(f"the year is none from {FIRST_YEAR} to {LAST_YEAR}")
+    return value
 
 
 class UploadMeta(BaseModel):

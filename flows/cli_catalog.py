@@ -25,7 +25,7 @@ _ENDS = {"COMPLETED": RequestState.COMPLETED, "CANCELLED": RequestState.CANCELLE
 _IMAGE = ("captured_at", "camera", "source", "key", "size", "width", "height", "format", "sha256")
 _IMPORT = ("captured_at", "camera", "key", "id", "name", "type", "size", "stored_at", "sha256")
 _FILE = ("attempted_at", "status", "source", "key", "attempts", "reason", "message")
-_RUN = ("run_id", "started_at", "source", "status", "planned", "stored", "duplicate", "quarantined", "failed",
+_RUN = ("run_id", "started_at", "source", "status", "state", "planned", "stored", "duplicate", "quarantined", "failed",
         "deferred", "bytes", "seconds")  # fmt: skip
 _OUTCOME = ("verdict", "key", "reason", "message", "size", "sha256")
 

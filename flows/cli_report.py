@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from blocks._catalog import Catalog
 from blocks._catalog_captures import SourceRow, read_sources
 from blocks._errors import WrongUse
+from blocks._terminal_addresses import FIRST_YEAR, MOST_DAYS
 from blocks.terminal_camera import TerminalCamera
 from flows._table import Format as Style
 from flows._table import print_fields, print_rows
@@ -50,8 +51,8 @@ def report(
 
     Everything is read from the catalog; the source is not asked.
     """
-    if cadence is not None and not 0 < cadence < float("inf"):
-        raise WrongUse("--cadence takes a number of seconds above 0.")
+    if cadence is not None and not 1 <= cadence < float("inf"):
+        raise WrongUse("--cadence takes a number of seconds from 1 on.")
     home = open_library(library)
     catalog = home.catalog()
     row = choose_source(catalog, source)
@@ -89,6 +90,8 @@ def parse_range(start: str | None, end: str | None, today: date) -> tuple[date, 
     last = _parse_date(end, "--to") or first
     if last < first:
         raise WrongUse(f"--from {first} is after --to {last}: give the earlier date first.")
+    if (last - first).days >= MOST_DAYS or first.year < FIRST_YEAR:
+        raise WrongUse(f"{first} to {last} is longer than ten years, or too long ago: ask for less at once.")
     if last > today:
         raise WrongUse(f"--to {last} lies in the future: today is {today} there.")
     return first, last

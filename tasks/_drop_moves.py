@@ -1,7 +1,8 @@
 """Moving dropped files to `accepted/` or `rejected/`: decided by the catalog, noted first, finished after a kill.
 
 Each move is a note in the drop folder before its first rename, and the note goes last; whoever finds one finishes it. A
-file that is not, byte for byte, what the verdict was given on is put back. Nothing is ever overwritten.
+file that is not, byte for byte, what the verdict was given on is put back. Nothing is ever overwritten. Whoever may
+drop files may write notes too: none is followed out of the folder, and one that is none of ours costs only itself.
 """
 
 import errno
@@ -10,17 +11,17 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from blocks._catalog import Catalog
 from blocks._catalog_requests import describe_files
 from blocks._errors import Reason, SourceRefused, SourceUnavailable
-from blocks._records import RemoteFile, iter_files
+from blocks._records import RemoteFile, is_safe_key, iter_files
 from blocks._remote import translate_local_error
 from blocks._schema import FileState
 from blocks._storage import hash_stream
@@ -33,6 +34,7 @@ CUT_PATIENCE_SECONDS = 120.0
 _MAY_GROW = {Reason.TRUNCATED, Reason.CORRUPT, Reason.NOT_AN_IMAGE}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _LONGEST_NAME = 255
+_LONGEST_NOTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,13 @@ class Move:
     home: str | None = None
 
 
-def sort_files(source: DropFolder, catalog: Catalog, *, now: datetime) -> dict[str, int]:
+def sort_files(source: DropFolder, catalog: Catalog, *, now: datetime, warn: Callable[[str], object]) -> dict[str, int]:
     """Finish what a killed run began, then move every listed file whose verdict the catalog has; count by place.
 
     Accepted is what the catalog says is stored; rejected what it has in quarantine, gave up, or can not use because of
     what its folder or sidecar says. Whatever else failed stays and is tried again. Call it holding the source.
+
+    `warn` is told of every note that is none of ours; it and what lies beside it are left.
 
     Raises:
         SourceUnavailable, SourceRefused: the folder can not be listed or written to.
@@ -65,7 +69,7 @@ def sort_files(source: DropFolder, catalog: Catalog, *, now: datetime) -> dict[s
     """
     counts = Counter({ACCEPTED: 0, REJECTED: 0})
     try:
-        for move in _unfinished(source.folder):
+        for move in _unfinished(source.folder, warn):
             counts.update(_finish(source.folder, move))
         listed = list(iter_files(source.list_files()))
         known = describe_files(catalog, source.source_name, [file.key for file in listed])
@@ -106,13 +110,51 @@ def _relative(source: DropFolder, path: bytes) -> str:
     return os.fsdecode(path.removeprefix(os.fsencode(source.folder) + b"/"))
 
 
-def _unfinished(root: Path) -> Iterator[Move]:
+def _unfinished(root: Path, warn: Callable[[str], object]) -> Iterator[Move]:
+    if (root / MOVING).is_symlink():
+        raise SourceRefused(f"{root / MOVING} is a link, and files would be moved through it: remove it.")
     for note in sorted((root / MOVING).glob("*.json")):
         try:
-            yield Move(**json.loads(note.read_bytes()))
-        except (ValueError, TypeError) as error:
-            text = f"{note} is no note of ours; put what lies beside it back into the drop folder and remove it."
-            raise SourceRefused(text) from error
+            move = _read_note(root, note)
+        except (ValueError, TypeError, OSError, RuntimeError):  # the last: links, or brackets, without end
+            warn(f"{note} is no note of ours; put what lies beside it back into the drop folder and remove it.")
+        else:
+            yield move
+
+
+def _read_note(root: Path, note: Path) -> Move:
+    """Return the move that `note` tells of, whose every path lies inside the folder.
+
+    Raises:
+        ValueError, TypeError, OSError, RuntimeError: it is no note that we wrote.
+    """
+    if note.is_symlink() or not note.is_file() or note.stat().st_size > _LONGEST_NOTE:
+        raise ValueError("no plain file of a note's size")
+    move = Move(**json.loads(note.read_bytes()))
+    texts = (move.name, move.state, move.place)
+    words = (move.sidecar, move.sidecar_state, move.sha256, move.home)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(word, str | None) for word in words):
+        raise TypeError("a field is no text")
+    note_of, *held = _name_files(root, move.name)
+    if note != note_of or any(path.is_symlink() for path in held) or not isinstance(move.why, dict | None):
+        raise ValueError("another file's note")
+    folder = move.name.rpartition("/")[0]
+    home_folder = f"{move.place}/{move.name}".rpartition("/")[0]
+    expected = ((move.name, folder), (move.sidecar, folder), (move.home, home_folder))
+    if move.place not in {ACCEPTED, REJECTED} or not all(
+        path is None or (is_safe_key(path) and path.rpartition("/")[0] == above) for path, above in expected
+    ):
+        raise ValueError("a path that we do not write")
+    for above, path in ((root, folder), (root / move.place, home_folder)):
+        if not (root / path).resolve().is_relative_to(above.resolve()):
+            raise ValueError("a link leads out of the folder")
+    return move
+
+
+def _name_files(root: Path, name: str) -> list[Path]:
+    """Return where the note on the move of `name` lies, and where the file and its sidecar lie meanwhile."""
+    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
+    return [root / MOVING / f"{mark}.{kind}" for kind in ("json", "file", "sidecar")]
 
 
 def _finish(root: Path, move: Move) -> list[str]:
@@ -121,8 +163,7 @@ def _finish(root: Path, move: Move) -> list[str]:
     Raises:
         OSError: the folder could not be written to; the note stays, and the next run goes on from it.
     """
-    mark = hashlib.sha256(os.fsencode(move.name)).hexdigest()[:24]
-    note, held, held_sidecar = (root / MOVING / f"{mark}.{kind}" for kind in ("json", "file", "sidecar"))
+    note, held, held_sidecar = _name_files(root, move.name)
     note.parent.mkdir(exist_ok=True)
     _write_whole(note, asdict(move))
     if move.home is None and (held.exists() or _take(root / move.name, held, move.state)):
@@ -214,9 +255,11 @@ def _copy_to(home: Path, held: Path) -> bool:
     if home.exists():
         return _is_same(held, home) and _let_go(held)
     part = home.with_name(f".{held.name}.part")
-    shutil.copy2(held, part)
-    with part.open("rb") as copied:
+    with held.open("rb") as original, _create(part) as copied:
+        shutil.copyfileobj(original, copied)
+        copied.flush()
         os.fsync(copied.fileno())
+    shutil.copystat(held, part)
     if _hash(part) != _hash(held):
         raise OSError(errno.EIO, "a copy has other bytes than its original")
     part.rename(home)
@@ -270,5 +313,12 @@ def _cut(name: str, end: str) -> str:
 
 def _write_whole(path: Path, content: dict[str, Any]) -> None:
     part = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:24]}.part")
-    part.write_text(json.dumps(content, indent=1))
+    with _create(part) as file:
+        file.write(json.dumps(content, indent=1).encode())
     part.replace(path)
+
+
+def _create(part: Path) -> IO[bytes]:
+    """Open a new file in place of what a killed run left there, never one that a link of this name leads to."""
+    part.unlink(missing_ok=True)
+    return part.open("xb")  # O_EXCL follows no link: POSIX.1-2017, open()

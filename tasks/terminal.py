@@ -15,6 +15,7 @@ from blocks._catalog_probes import Search
 from blocks._errors import CatchmentError, WrongUse
 from blocks._records import LISTING_SCHEMA, Page
 from blocks._schema import RunStatus
+from blocks._terminal_addresses import FIRST_YEAR, MOST_DAYS
 from blocks.library import ImageLibrary
 from blocks.terminal_camera import TerminalCamera
 from tasks._report import IngestReport
@@ -24,8 +25,6 @@ from tasks.coverage import publish_coverage
 from tasks.ingest import diff
 from tasks.report import publish_plan
 from tasks.run import IngestRun, ingest
-
-MOST_DAYS = 3_660
 
 
 def choose_days(
@@ -49,6 +48,10 @@ def choose_days(
             raise WrongUse(f"{start} to {end} is longer than ten years: ask for less at once.")
         days |= {start + timedelta(days=number) for number in range(((end or start) - start).days + 1)}
     days = days or {today - timedelta(days=1)}
+    if len(days) > MOST_DAYS:
+        raise WrongUse(f"{len(days)} days are more than ten years: ask for less at once.")
+    if (first := min(days)).year < FIRST_YEAR:
+        raise WrongUse(f"{first} is too long ago: no gate camera has pictures of it.")
     if (last := max(days)) > today:
         raise WrongUse(f"{last} is in the future: at the terminal ({camera.timezone}) it is {today} now.")
     return tuple(sorted(days))

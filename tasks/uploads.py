@@ -51,7 +51,7 @@ def sort_drop_folder(source: DropFolder, library: ImageLibrary) -> dict[str, int
     )
     try:
         with hold_lease(catalog, source_id, source.source_name):
-            moved = sort_files(source, catalog, now=now)
+            moved = sort_files(source, catalog, now=now, warn=get_run_logger().warning)
     except AlreadyRunning:
         return {}
     get_run_logger().info("%s: %s", source.root, ", ".join(f"{count} {name}" for name, count in moved.items()))

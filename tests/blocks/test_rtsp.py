@@ -307,3 +307,13 @@ def test_ten_streams_at_once_lose_no_picture(server: RtspServer) -> None:
         thread.join(60)
     assert [[frame.number for frame in taken[url]] for url in urls] == [list(range(10))] * 10
     assert all(frame.received_at <= datetime.now(UTC) for frames in taken.values() for frame in frames)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_host_that_no_network_takes_is_refused(host: str) -> None:
+    settings = RtspSettings(f"rtsp://{host}/x", None, None, "tcp", 5, 5)
+    with (
+        pytest.raises(SourceRefused, match="check its spelling"),
+        open_stream(settings, fps=1, stopped=threading.Event()),
+    ):
+        pass

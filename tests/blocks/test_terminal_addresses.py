@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blocks._terminal_addresses import (
     PictureAddress,
+    check_template,
     find_instants,
     find_offset,
     is_same_address,
@@ -136,3 +137,12 @@ def test_an_order_by_name_tells_nothing_and_nothing_is_made_up() -> None:
 def test_addresses_are_compared_as_servers_read_them() -> None:
     assert is_same_address("https://a.org/x%3Ay.jpg?v=2", "https://a.org/x:y.jpg")
     assert not is_same_address("https://b.org/x.jpg", "https://a.org/x.jpg")
+
+
+@pytest.mark.parametrize(
+    "tail",
+    ["{local!r:>9999999}", "{local:>9999999}", "{stream:>9999999}", "{local.__class__}", "x" * 3_000],
+)
+def test_a_template_that_would_grow_or_tell_other_things_is_refused(tail: str) -> None:
+    with pytest.raises(ValueError, match=r"takes nothing but|none of its fields|longer than"):
+        check_template(f"https://cdn.example/{tail}/{{local:%Y-%m-%d}}-{{stream}}.jpeg", ["local", "stream"], ["local"])

@@ -1,5 +1,6 @@
 """A drop folder is emptied into accepted/ and rejected/: nothing is lost, and nothing accepted that is not stored."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -230,6 +231,85 @@ def test_links_are_left_alone(drop: Path, library: ImageLibrary, tmp_path: Path)
     (drop / "Cam" / "link.jpg").symlink_to(outside)
     assert take(drop, library).report.listed == 0
     assert (drop / "Cam" / "link.jpg").is_symlink()
+
+
+def note_on(drop: Path, name: str, **said: Any) -> str:
+    """Write a note on the move of `name`, with a file under way, as a killed run leaves them; return its name."""
+    mark = hashlib.sha256(name.encode()).hexdigest()[:24]
+    put(drop, f".catchment-moving/{mark}.file", b"under way")
+    note = put(drop, f".catchment-moving/{mark}.json", {"name": name, "state": "x", "place": "accepted"} | said)
+    return note.relative_to(drop).as_posix()
+
+
+def test_no_note_moves_anything_out_of_the_folder(
+    drop: Path, library: ImageLibrary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for folder in (drop, drop / "accepted"):
+        folder.mkdir(exist_ok=True)
+        (folder / "linked").symlink_to(outside)
+    notes = [
+        note_on(drop, "Cam/a.jpg", home="../outside/a.jpg"),
+        note_on(drop, "Cam/b.jpg", home=f"{outside}/b.jpg"),
+        note_on(drop, "Cam/c.jpg", home="accepted/Cam/../../../outside/c.jpg"),
+        note_on(drop, "../outside/d.jpg"),
+        note_on(drop, "Cam/e.jpg", place="../outside", home="../outside/Cam/e.jpg"),
+        note_on(drop, "Cam/f.jpg", sidecar="../outside/f.json", sidecar_state="x"),
+        note_on(drop, "linked/g.jpg"),
+        note_on(drop, "linked/h.jpg", home="accepted/linked/h.jpg"),
+        note_on(drop, "Cam/i.jpg", home=["accepted/Cam/i.jpg"]),
+    ]
+    put(tmp_path, "secret", b"secret")
+    linked = drop / note_on(drop, "Cam/j.jpg", home="accepted/Cam/j.jpg")
+    linked.with_suffix(".file").unlink()
+    linked.with_suffix(".file").symlink_to(tmp_path / "secret")
+    before = tree(drop)
+    put(drop, "Cam/good.jpg", make_jpeg(1, SMALL))
+    assert take(drop, library).report.stored == 1
+    assert tree(drop) == before | {"accepted/Cam/good.jpg": make_jpeg(1, SMALL)}
+    assert list(outside.iterdir()) == []
+    warned = [record.getMessage() for record in caplog.records if "no note of ours" in record.getMessage()]
+    assert all(any(note in line for line in warned) for note in [*notes, linked.name])
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"", b"{", b"\xff", b"[" * 100_000, b'{"name": 1}'])
+def test_a_stray_note_costs_only_itself(content: bytes, drop: Path, library: ImageLibrary) -> None:
+    put(drop, ".catchment-moving/x.json", content)
+    (drop / ".catchment-moving" / "folder.json").mkdir()
+    os.mkfifo(drop / ".catchment-moving" / "pipe.json")
+    put(drop, "Cam/good.jpg", make_jpeg(1, SMALL))
+    assert take(drop, library).report.stored == 1
+    assert tree(drop) == {".catchment-moving/x.json": content, "accepted/Cam/good.jpg": make_jpeg(1, SMALL)}
+
+
+def test_no_link_of_a_notes_name_is_written_through(drop: Path, library: ImageLibrary, tmp_path: Path) -> None:
+    outside = put(tmp_path, "outside", b"mine")
+    put(drop, "Cam/page.jpg", HTML_PAGE)
+    mark = hashlib.sha256(b"Cam/page.jpg").hexdigest()[:24]
+    for folder, name in ((".catchment-moving", f"{mark}.json"), ("rejected/Cam", "page.jpg.reason.json")):
+        (drop / folder).mkdir(parents=True)
+        part = f".{hashlib.sha256(name.encode()).hexdigest()[:24]}.part"
+        (drop / folder / part).symlink_to(outside)
+    assert take(drop, library).report.quarantined == 1
+    assert set(tree(drop)) == {"rejected/Cam/page.jpg", "rejected/Cam/page.jpg.reason.json"}
+    assert outside.read_bytes() == b"mine"
+
+
+def test_a_folder_of_notes_that_is_a_link_is_refused(drop: Path, library: ImageLibrary, tmp_path: Path) -> None:
+    (drop / ".catchment-moving").symlink_to(tmp_path)
+    assert "is a link" in str(take(drop, library).error)
+
+
+def test_a_time_beyond_the_calendar_costs_only_its_own_picture(drop: Path, library: ImageLibrary) -> None:
+    put(drop, "Cam/good.jpg", make_jpeg(1, SMALL))
+    put(drop, "Cam/poison.jpg", make_jpeg(2, SMALL))
+    put(drop, "Cam/poison.jpg.json", {"timestamp_ref": "0001-01-01T00:00:00+14:00"})
+    report = take(drop, library).report
+    assert (report.stored, report.failed) == (1, 1)
+    assert json.loads(tree(drop)["rejected/Cam/poison.jpg.reason.json"])["reason"] == "bad_metadata"
+    [run] = list_runs(library.catalog(), status="partial")
+    assert run["state"] == "partial"
 
 
 def test_what_the_library_could_not_take_stays_where_it_was_dropped(drop: Path, library: ImageLibrary) -> None:
