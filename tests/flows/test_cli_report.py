@@ -1,13 +1,8 @@
 """`catchment organize` and `catchment report` as an analyst types them, and the report that a run leaves behind."""
 
-import gc
 import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect import flow
@@ -17,10 +12,10 @@ from prefect_aws import MinIOCredentials, S3Bucket
 
 from blocks.library import ImageLibrary
 from blocks.terminal_camera import TerminalCamera
-from flows.cli import run
 from flows.cli_report import print_coverage
 from tasks._coverage import Coverage
 from tasks.coverage import publish_coverage
+from tests.flows.commands import Command
 from tests.pictures import make_jpeg
 from tests.servers.s3 import PASSWORD, USER, serve_moto
 
@@ -28,43 +23,7 @@ SMALL = (64, 48)
 SOURCE = TerminalCamera().source_name
 DAY = date(2025, 9, 1)
 
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The JSON objects it printed."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def catchment(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_api: str
-) -> Iterator[Command]:
-    """The command line in this process, in a folder of its own; what it sets for its process is undone."""
-    before, threshold = dict(os.environ), gc.get_threshold()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-
-    def call(*arguments: object) -> Said:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    yield call
-    os.environ.clear()
-    os.environ.update(before)
-    gc.set_threshold(*threshold)
+pytestmark = pytest.mark.usefixtures("with_api")
 
 
 @pytest.fixture
